@@ -1,0 +1,35 @@
+# Two commands for a new machine: `make demo` and `make test`. Both set up what they need, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test test-slow test-cuda docs clean
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## Make the virtual environment (a sourced ROS 2 is used where it has rclpy)
+
+$(VENV)/.ready: setup.py constraints.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup.sh
+
+demo: setup ## Set up and run the main job: day drive, night, queries, a round, the gate, the swap
+	$(BIN)/ssada demo --out out/demo
+
+test: setup ## Set up and run lint, types and every quick test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+test-slow: setup ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST)
+
+test-cuda: setup ## The tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m cuda $(PYTEST)
+
+docs: setup ## Write what follows from the code again: config/ssada.yaml, schemas, README's tables
+	$(BIN)/python scripts/generate.py
+
+clean: ## Remove the virtual environment and what runs left behind
+	rm -rf $(VENV) out build install log

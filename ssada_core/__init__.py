@@ -1,0 +1,3 @@
+"""Learn the road you drive on: SS-ADA segmentation, training and adaptation, without ROS."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The online round: what should happen next, the worker that trains, the gate that decides."""

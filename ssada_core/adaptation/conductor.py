@@ -1,0 +1,211 @@
+"""Conducts the rounds: starts and judges them, promotes what passed, and remembers across restarts where it was.
+
+Three places on the disk must agree after a kill at any instant: the newest round's folder, ``cycle.json`` (the
+phase), and the registry's current version. They are written in that order, and :meth:`Conductor.recall` reads the
+truth from the first: a round without a decision is unfinished, whatever the phase says; a decision that was not
+carried out yet is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssada_core.adaptation.cycle import CycleState, Outcome, Training
+from ssada_core.adaptation.round import RoundSpec
+from ssada_core.adaptation.rounds import Rounds
+from ssada_core.adaptation.settings import AdaptationSettings
+from ssada_core.errors import ConfigError, StoreError
+from ssada_core.labels import LabelSpace
+from ssada_core.store.files import make_directory, read_json, write_json
+from ssada_core.store.registry import ModelRegistry
+
+STATE_FILE = "cycle.json"
+FAILED = "failed"
+"""Verdict of a round that came to no measurement."""
+
+
+class Conductor:
+    """The rounds of one vehicle, with what was decided on the newest.
+
+    Attributes:
+        outcome: verdict of a judged round that was not carried out yet.
+        decision: the newest decision, in figures and words; empty before the first.
+        failure: why the newest round failed, in one line; empty if it did not.
+        labels_used: labels that the newest round was started with.
+    """
+
+    def __init__(self, settings: AdaptationSettings, registry: ModelRegistry, log: Callable[[str], None]) -> None:
+        """Find the rounds of earlier runs.
+
+        Raises:
+            StoreError: if the folder of the rounds cannot be used.
+            ConfigError: if the newest round was written by another release.
+        """
+        self._settings = settings
+        self._registry = registry
+        self._log = log
+        self._root = Path(settings.rounds_dir)
+        make_directory(self._root)
+        self.rounds = Rounds(self._root, restarts=settings.worker_restarts, log=log)
+        newest = self.rounds.spec()
+        self.labels_used = newest.labels if newest is not None else 0
+        self.outcome: Outcome = "none"
+        self.decision = self.rounds.decision()
+        self.failure = str(self.decision.get("words", "")) if self.decision.get("verdict") == FAILED else ""
+        self._remembered = CycleState()
+
+    # -- where an earlier run stopped --------------------------------------------------------------
+
+    def recall(self) -> CycleState:
+        """The state to go on from.
+
+        Raises:
+            StoreError: if what was stored cannot be read.
+            ConfigError: if it is something else.
+        """
+        values = self._stored()
+        stored = CycleState.restored(values)
+        if self.rounds.unfinished() is not None:
+            return CycleState("training", failures=stored.failures)
+        idle = CycleState(failures=stored.failures)
+        if values["phase"] == "collecting" or self.decision.get("version") == self._registry.current():
+            return idle  # carried out already, or never begun
+        verdict = self.decision.get("verdict")
+        if verdict == FAILED:
+            return CycleState(failures=stored.failures + 1)
+        if values["phase"] == "waiting":
+            return CycleState("waiting") if verdict == "wait_for_human" else idle
+        if verdict in ("promote", "refuse", "undecided", "wait_for_human"):
+            self.outcome = verdict
+            return CycleState("judging")
+        return idle
+
+    def remember(self, state: CycleState) -> None:
+        """Store the phase if it has changed.
+
+        Raises:
+            StoreError: if the disk refuses; the next call tries again.
+        """
+        kept = self._remembered
+        if (state.phase, state.failures) != (kept.phase, kept.failures):
+            write_json(self._root / STATE_FILE, state.to_dict())
+            self._remembered = state
+
+    def _stored(self) -> Mapping[str, Any]:
+        path = self._root / STATE_FILE
+        values = read_json(path) if path.exists() else CycleState().to_dict()
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} is no stored cycle state: delete it to start with 'collecting'")
+        self._remembered = CycleState.restored(values)
+        return values
+
+    # -- the life of a round -------------------------------------------------------------------------
+
+    def training(self) -> Training:
+        """How the worker stands, as the cycle wants to know it."""
+        state = self.rounds.poll()
+        return "idle" if state is None or state == "stopped" else state
+
+    def start(self, reason: str, *, labels: int) -> None:
+        """Start a round from the current version with the pool's ``labels`` labels.
+
+        Raises:
+            WorkerError: if the worker cannot be started.
+            StoreError: if the disk refuses.
+        """
+        settings = self._settings
+        champion = self._registry.current_or_fail()
+        spec = RoundSpec(
+            pool_dir=str(Path(settings.pool_dir).resolve()),
+            registry_dir=str(Path(settings.registry_dir).resolve()),
+            champion=champion,
+            first=self._registry.first() or champion,
+            source_pack=str(Path(settings.source_pack).resolve()) if settings.source_pack else "",
+            reason=reason,
+            labels=labels,
+            low_priority=settings.low_priority,
+            registry=settings.registry,
+            training=settings.training,
+            engine=settings.engine,
+        )
+        free = "" if settings.source_pack else ", without a source pack: the gate holds to the first model's answers"
+        self._log(f"training starts from {champion}: {reason}{free}")
+        self.failure = ""
+        self.labels_used = labels
+        self.rounds.start(spec)
+
+    def resume(self) -> bool:
+        """Go on with the unfinished round; False if there is none.
+
+        Raises:
+            WorkerError: if the worker cannot be started.
+        """
+        run_dir = self.rounds.unfinished()
+        if run_dir is not None:
+            self.rounds.stop()  # forgets a worker that has stopped already
+            self.rounds.resume(run_dir)
+        return run_dir is not None
+
+    def judge(self, label_space: LabelSpace) -> None:
+        """Let the gate decide on the finished round, and keep the decision.
+
+        Raises:
+            WorkerError: if the round left nothing that can be read.
+            StoreError: likewise, or if the disk refuses.
+        """
+        result, decision = self.rounds.judge(self._settings.gate, label_space)
+        figures = {"version": result.challenger, "champion": result.champion, **decision.model_dump(mode="json")}
+        self._keep({**figures, "round": result.model_dump(mode="json")})
+        self.outcome = decision.verdict
+        self._log(f"gate on {result.challenger}: {decision.verdict}: {decision.words}")
+
+    def promote(self, version: str, reason: str) -> bool:
+        """Make a judged version the current one; False if its champion is not the current version any more.
+
+        Raises:
+            ModelError: if a file of it is damaged.
+            StoreError: if the disk refuses.
+        """
+        self.outcome = "none"
+        current, champion = self._registry.current_or_fail(), self.decision["champion"]
+        if current == version:  # killed between the promotion and the note of it
+            return True
+        if current != champion:
+            self.overtake(f"it was judged against {champion}, and {current} is current now")
+            return False
+        self._registry.promote(version, {**self.decision, "promoted_because": reason})
+        return True
+
+    def set_aside(self, version: str, reason: str) -> None:
+        """Keep the champion; the decision stays as it is."""
+        self.outcome = "none"
+        self._log(f"{version} is not promoted ({reason}): {self.decision['words']}")
+
+    def overtake(self, why: str) -> None:
+        """The newest round's challenger was not promoted yet, and must not be any more.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        self.outcome = "none"
+        words = f"Set aside: {why}; start a new round with 'adapt'."
+        self._keep({**self.decision, "verdict": "refuse", "words": words})
+        self._log(f"{self.decision.get('version', 'the challenger')}: {words}")
+
+    def fail(self, why: str) -> None:
+        """Close the newest round as failed; nothing of it is promoted."""
+        self.outcome = "none"
+        self.failure = why
+        self._log(f"training round failed: {why}")
+        decision = {"verdict": FAILED, "words": why}
+        try:
+            self._keep(decision)
+        except StoreError as error:  # likely the very reason; after a restart the round is tried again
+            self.decision = decision
+            self._log(str(error))
+
+    def _keep(self, decision: dict[str, Any]) -> None:
+        self.rounds.close(decision)
+        self.decision = decision

@@ -1,0 +1,134 @@
+"""The gate's settings: three policies with their own numbers, each of which can be overridden."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ssada_core.settings import Settings
+
+Policy = Literal["strict", "manual", "lenient"]
+
+OWN = -1.0
+"""Value of a setting that takes the policy's own number (a ROS parameter cannot be "not given")."""
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """The numbers that a decision is made by; see :class:`GateSettings` for their meaning."""
+
+    probability: float
+    min_gain: float
+    min_audit_frames: int
+    safety_margin: float
+    safety_min_pixels: int
+    domain_margin: float
+    source_margin: float
+    min_agreement: float
+
+    @property
+    def min_stretches(self) -> int:
+        """Fewest stretches of the drive with which the asked probability can be reached at all.
+
+        n stretches that all gain show at most ``1 - 2**-n`` (the exact sign test).
+        """
+        return max(2, math.ceil(-math.log2(1.0 - self.probability)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, stored with every decision."""
+        return {**asdict(self), "min_stretches": self.min_stretches}
+
+
+_STRICT = GateRules(
+    probability=0.9,
+    min_gain=0.5,
+    min_audit_frames=8,
+    safety_margin=3.0,
+    safety_min_pixels=2000,
+    domain_margin=2.0,
+    source_margin=3.0,
+    min_agreement=0.9,
+)
+_LENIENT = GateRules(
+    probability=0.8,
+    min_gain=0.0,
+    min_audit_frames=2,
+    safety_margin=8.0,
+    safety_min_pixels=2000,
+    domain_margin=5.0,
+    source_margin=10.0,
+    min_agreement=0.75,
+)
+POLICY_RULES: dict[Policy, GateRules] = {"strict": _STRICT, "manual": _STRICT, "lenient": _LENIENT}
+"""Each policy's own numbers. ``manual`` asks for the same evidence as ``strict`` and then for a human."""
+
+
+class GateSettings(Settings):
+    """When a challenger replaces the champion. Margins and gains are points of IoU or mIoU (percent)."""
+
+    policy: Policy = Field(
+        "strict",
+        description="strict promotes on strong evidence, manual then waits for a human, lenient is for demonstrations.",
+    )
+    probability: float = Field(
+        OWN, ge=-1, lt=1, description="Probability of a gain that is asked; -1: strict 0.9, lenient 0.8."
+    )
+    min_gain: float = Field(
+        OWN, ge=-1, le=100, description="Points of mIoU that count as a gain; -1: strict 0.5, lenient 0."
+    )
+    min_audit_frames: int = Field(
+        int(OWN), ge=-1, description="Fewest audit frames of the target to judge by; -1: strict 8, lenient 2."
+    )
+    safety_margin: float = Field(
+        OWN, ge=-1, le=100, description="Points of IoU a safety class may fall; -1: strict 3, lenient 8."
+    )
+    safety_min_pixels: int = Field(
+        int(OWN), ge=-1, description="Labelled pixels below which a safety class is not judged; -1: 2000."
+    )
+    domain_margin: float = Field(
+        OWN, ge=-1, le=100, description="Points of mIoU an earlier domain may fall; -1: strict 2, lenient 5."
+    )
+    source_margin: float = Field(
+        OWN,
+        ge=-1,
+        le=100,
+        description="Points of mIoU the source pack may fall (a network of this size pays something for a new domain); "
+        "-1: strict 3, lenient 10.",
+    )
+    min_agreement: float = Field(
+        OWN,
+        ge=-1,
+        le=1,
+        description="Without a source pack: share of the first model's confident pixels that must be answered alike; "
+        "-1: strict 0.9, lenient 0.75.",
+    )
+    max_latency_ratio: float = Field(
+        1.25, gt=0, le=100, description="Challenger's median latency over the champion's, measured in turns."
+    )
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Draws of the block bootstrap.")
+    stretch_s: float = Field(
+        5.0, gt=0, le=3600, description="Length in seconds of the stretches of the drive that are resampled whole."
+    )
+    collapse_bound: float = Field(
+        0.9, gt=0, lt=1, description="Share of all predicted pixels that no class may pass, unless it has that share."
+    )
+    collapse_share: float = Field(
+        0.01, gt=0, lt=1, description="Share in the audit labels from which a class must not vanish."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
+
+    @field_validator("probability")
+    @classmethod
+    def _at_least_even(cls, value: float) -> float:
+        if value != OWN and value < 0.5:
+            raise ValueError("a probability below 0.5 would promote what is likely worse: give 0.5 to 0.99, or -1")
+        return value
+
+    def rules(self) -> GateRules:
+        """The policy's numbers, replaced where a setting gives another."""
+        values = asdict(POLICY_RULES[self.policy])
+        given = {name: getattr(self, name) for name in values}
+        return GateRules(**{name: own if given[name] < 0 else given[name] for name, own in values.items()})

@@ -1,0 +1,135 @@
+"""The frames of one round: chosen once, written down, and held in memory as the camera's own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssada_core.adaptation.round import DATA_FILE, RoundSpec
+from ssada_core.data.encodings import decode_compressed
+from ssada_core.data.lists import open_samples
+from ssada_core.data.samples import Array, Samples
+from ssada_core.errors import StoreError, WorkerError
+from ssada_core.labels import LabelSpace
+from ssada_core.store.files import read_json, write_json
+from ssada_core.store.pool import FrameRecord
+from ssada_core.store.pool_reader import PoolReader
+
+KINDS = ("labelled", "audit", "unlabelled")
+
+
+@dataclass(frozen=True)
+class RoundData:
+    """What the round trains on and what judges it. ``audit`` shares no frame with the others (contract 3)."""
+
+    labelled: Samples
+    unlabelled: Samples
+    audit: Samples
+    audit_stamps_ns: tuple[int, ...]
+    source: Samples | None
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """A frame as it lies in the pool: its record, encoded image, and label if there is one."""
+
+    record: FrameRecord
+    image: bytes
+    label: Array | None
+
+
+class SnapshotSamples:
+    """Pool frames held as encoded bytes: the pool may evict a frame while the round still trains on it."""
+
+    def __init__(self, frames: Sequence[StoredFrame]) -> None:
+        self._frames = list(frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def name(self, index: int) -> str:
+        """See :class:`~ssada_core.data.samples.Samples`."""
+        record = self._frames[index].record
+        return f"{record.camera}-{record.stamp_ns}"
+
+    def image(self, index: int) -> Array:
+        """See :class:`~ssada_core.data.samples.Samples`."""
+        return decode_compressed(self._frames[index].image)
+
+    def label(self, index: int) -> Array | None:
+        """See :class:`~ssada_core.data.samples.Samples`."""
+        return self._frames[index].label
+
+
+def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelSpace) -> RoundData:
+    """Choose the round's frames, or find the ones a previous attempt of the same round chose.
+
+    Labels that came after the round's start wait for the next one; a correction of a label counts at once. A
+    labelled frame that was purged since then is left out, and the trainer refuses to go on without it: what a human
+    took back must not stay in the weights. An unlabelled frame that was evicted is no loss: its neighbour stands in.
+
+    Raises:
+        WorkerError: if there is no labelled frame to train on, or the list of frames is damaged.
+        DataError: if the source pack cannot be read, or its labels are not of ``label_space``.
+        StoreError: if the pool cannot be read.
+    """
+    path = run_dir / DATA_FILE
+    if not path.exists():
+        write_json(path, _choose(pool, spec))
+    chosen = read_json(path)
+    if not isinstance(chosen, dict) or not set(KINDS) <= set(chosen):
+        raise WorkerError(f"{path} is damaged: delete the folder to give the round up")
+    records = {record.id: record for record in pool.frames()}
+    labelled, audit = (_labelled(pool, records, chosen[kind]) for kind in ("labelled", "audit"))
+    if not labelled:
+        raise WorkerError(
+            f"{run_dir}: the pool {spec.pool_dir} has no labelled frame to train on: answer queries first"
+        )
+    return RoundData(
+        labelled=SnapshotSamples(labelled),
+        unlabelled=SnapshotSamples(_unlabelled(pool, records, chosen["unlabelled"])),
+        audit=SnapshotSamples(audit),
+        audit_stamps_ns=tuple(frame.record.stamp_ns for frame in audit),
+        source=open_samples(spec.source_pack, label_space) if spec.source_pack else None,
+    )
+
+
+def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, list[int]]:
+    labelled = pool.frames(states=["labelled"])
+    unlabelled = pool.frames(states=["buffered", "queried", "skipped"], audit=False)
+    newest = unlabelled[-spec.max_unlabelled :] if spec.max_unlabelled else []
+    return {
+        "labelled": [record.id for record in labelled if not record.audit],
+        "audit": [record.id for record in labelled if record.audit],
+        "unlabelled": [record.id for record in newest],
+    }
+
+
+def _labelled(pool: PoolReader, records: Mapping[int, FrameRecord], ids: Sequence[int]) -> list[StoredFrame]:
+    """Frames with their labels; those that were purged or rejected are left out."""
+    found = [records[frame_id] for frame_id in ids if frame_id in records]
+    kept = [record for record in found if record.state == "labelled"]
+    return [StoredFrame(record, pool.image_bytes(record), pool.label(record)) for record in kept]
+
+
+def _unlabelled(pool: PoolReader, records: Mapping[int, FrameRecord], ids: Sequence[int]) -> list[StoredFrame]:
+    """As many frames as ids, so that a resumed round draws the same batches: the next one there fills a gap."""
+    filled: list[StoredFrame] = []
+    gap = 0
+    for frame_id in ids:
+        frame = _read(pool, records.get(frame_id))
+        gap += 1
+        if frame is not None:
+            filled += [frame] * gap
+            gap = 0
+    return filled + filled[-1:] * gap
+
+
+def _read(pool: PoolReader, record: FrameRecord | None) -> StoredFrame | None:
+    if record is None or record.state == "rejected":
+        return None
+    try:
+        return StoredFrame(record, pool.image_bytes(record), None)
+    except StoreError:
+        return None  # evicted by the node since the list was read

@@ -1,0 +1,152 @@
+"""The rounds of a vehicle on disk: start one, find the one that was cut off, judge it, keep what was decided."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssada_core.adaptation.gate import Decision, GateSettings, Measurements, decide
+from ssada_core.adaptation.round import (
+    DECISION_FILE,
+    MEASUREMENTS_FILE,
+    ROUND_FILE,
+    RoundResult,
+    RoundSpec,
+    read_result,
+    read_round,
+    write_round,
+)
+from ssada_core.adaptation.worker_process import Progress, State, WorkerProcess
+from ssada_core.errors import WorkerError
+from ssada_core.labels import LabelSpace
+from ssada_core.store.files import read_json, write_json
+
+_NAME = re.compile(r"round-(\d{4,})")
+
+
+class Rounds:
+    """At most one round at a time; all of them stay on disk as a record."""
+
+    def __init__(self, root: Path, *, restarts: int, log: Callable[[str], None]) -> None:
+        self._root = root
+        self._restarts = restarts
+        self._log = log
+        self._worker: WorkerProcess | None = None
+
+    @property
+    def run_dir(self) -> Path | None:
+        """Folder of the newest round, or None before the first."""
+        found = self._folders()
+        return found[-1] if found else None
+
+    def spec(self) -> RoundSpec | None:
+        """What the newest round was asked to do, or None before the first.
+
+        Raises:
+            WorkerError: if it cannot be read.
+            ConfigError: if it is of another release.
+        """
+        newest = self.run_dir
+        return read_round(newest) if newest is not None else None
+
+    def decision(self) -> dict[str, Any]:
+        """What was decided on the newest round; empty while it is unfinished, and before the first.
+
+        Raises:
+            StoreError: if it cannot be read.
+        """
+        path = self.run_dir / DECISION_FILE if self.run_dir is not None else None
+        return dict(read_json(path)) if path is not None and path.exists() else {}
+
+    def unfinished(self) -> Path | None:
+        """A round that was started and never decided: the node or the machine went down in between."""
+        newest = self.run_dir
+        if newest is None or (newest / DECISION_FILE).exists():
+            return None
+        return newest
+
+    def start(self, spec: RoundSpec) -> Path:
+        """Start a round in a new folder.
+
+        Raises:
+            WorkerError: if one is running, or the process cannot be started.
+            StoreError: if the disk refuses.
+        """
+        if self._worker is not None:
+            raise WorkerError(f"a round is running in {self._worker.run_dir}: wait for it")
+        folders = self._folders()
+        number = int(folders[-1].name.partition("-")[2]) + 1 if folders else 1
+        run_dir = self._root / f"round-{number:04d}"
+        write_round(run_dir, spec)
+        return self.resume(run_dir)
+
+    def resume(self, run_dir: Path) -> Path:
+        """Go on with a round that was stopped or killed.
+
+        Raises:
+            WorkerError: if the process cannot be started.
+        """
+        self._worker = WorkerProcess(run_dir, restarts=self._restarts)
+        self._log(f"round in {run_dir}, worker {self._worker.pid}")
+        return run_dir
+
+    def poll(self) -> State | None:
+        """How the worker stands; None when there is none.
+
+        Raises:
+            WorkerError: if a killed worker cannot be started again.
+        """
+        if self._worker is None:
+            return None
+        pid = self._worker.pid
+        state = self._worker.poll()
+        if self._worker.pid != pid:
+            self._log(f"training worker {pid} was killed; {self._worker.pid} resumes the round")
+        return state
+
+    def progress(self) -> Progress | None:
+        """Figures of the running round."""
+        return self._worker.progress() if self._worker is not None else None
+
+    def stop(self) -> None:
+        """Stop the worker at its next checkpoint; the round can be resumed."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def judge(self, settings: GateSettings, label_space: LabelSpace) -> tuple[RoundResult, Decision]:
+        """Decide on the newest round, which is finished. The decision is not stored yet: see :meth:`close`.
+
+        Raises:
+            WorkerError: if the round left no readable result or measurements.
+            StoreError: likewise.
+        """
+        run_dir = self._newest()
+        return read_result(run_dir), decide(Measurements.load(run_dir / MEASUREMENTS_FILE), settings, label_space)
+
+    def close(self, decision: Mapping[str, Any]) -> None:
+        """Keep the decision beside the newest round, in place of an earlier one; from now on it is finished.
+
+        Raises:
+            StoreError: if the disk refuses; after a restart the round is unfinished then.
+        """
+        self.stop()
+        write_json(self._newest() / DECISION_FILE, dict(decision))
+
+    def failure(self) -> str:
+        """Why the worker failed, in one line."""
+        return self._worker.failure() if self._worker is not None else "no worker is running"
+
+    def _newest(self) -> Path:
+        newest = self.run_dir
+        if newest is None:
+            raise WorkerError(f"there is no round in {self._root}: start one")
+        return newest
+
+    def _folders(self) -> list[Path]:
+        if not self._root.is_dir():
+            return []
+        found = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name) and (path / ROUND_FILE).exists()]
+        return sorted(found, key=lambda path: int(path.name.partition("-")[2]))

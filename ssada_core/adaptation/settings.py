@@ -1,0 +1,48 @@
+"""Settings of the adaptation as a whole: each room's own, and where everything lies."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ssada_core.adaptation.cycle import CycleSettings
+from ssada_core.adaptation.gate_settings import GateSettings
+from ssada_core.annotation.check import LabelCheckSettings
+from ssada_core.inference.engine import EngineSettings
+from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
+from ssada_core.settings import Settings
+from ssada_core.store.pool import PoolSettings
+from ssada_core.store.registry import RegistrySettings
+
+
+class ScoringEngineSettings(EngineSettings):
+    """The adaptation's own engine scores one frame now and then: it leaves the other cores to the masks."""
+
+    threads: int = Field(1, ge=0, le=256, description="CPU threads for scoring frames; 0 leaves it to the backend.")
+
+
+class AdaptationSettings(Settings):
+    """What the adaptation needs, without ROS."""
+
+    registry_dir: str = Field("ssada/registry", description="Folder of the model registry.")
+    pool_dir: str = Field("ssada/pool", description="Folder of the frame pool.")
+    rounds_dir: str = Field("ssada/rounds", description="Folder of the training rounds.")
+    source_pack: str = Field("", description="Source pack, replayed in every batch; empty makes rounds source-free.")
+    queries_dir: str = Field("", description="Folder into which queries are written for annotators; empty for none.")
+    labels_dir: str = Field("", description="Folder from which labels (<query id>.png) are taken; empty for none.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the choice of queries.")
+    worker_restarts: int = Field(3, ge=0, le=100, description="Times a killed training worker is started again.")
+    low_priority: bool = Field(True, description="Train under SCHED_IDLE, so that training never costs a mask.")
+    pool: PoolSettings = Field(default_factory=PoolSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    cycle: CycleSettings = Field(default_factory=CycleSettings)
+    acquisition: AcquisitionSettings = Field(default_factory=AcquisitionSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
+    label_check: LabelCheckSettings = Field(default_factory=LabelCheckSettings)
+    engine: ScoringEngineSettings = Field(default_factory=ScoringEngineSettings)
+
+    def judgeable_cycle(self) -> CycleSettings:
+        """The cycle's settings with the audit labels that the gate's policy needs at the least."""
+        given = self.cycle.min_audit_labels
+        needed = self.gate.rules().min_audit_frames if given < 0 else given
+        return self.cycle.model_copy(update={"min_audit_labels": needed})

@@ -1,0 +1,1 @@
+"""Labels from humans: checked once, however they arrive."""

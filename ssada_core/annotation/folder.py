@@ -1,0 +1,185 @@
+"""Queries and labels by way of two folders: for any labelling tool, a shared drive, or a USB stick.
+
+``queries_dir`` gets ``<query id>.jpg`` and ``<query id>.json`` for every open question. Labels are put
+into ``labels_dir`` as ``<query id>.png`` and move on to ``done/``, ``held/`` or ``refused/``, the
+latter two with a ``.txt`` that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import stat
+import time
+from pathlib import Path
+
+from ssada_core.annotation.check import LabelCheckSettings, Status
+from ssada_core.annotation.submit import SubmitResult, submit
+from ssada_core.data.compressed import decode_label
+from ssada_core.errors import ConfigError, EncodingError, StoreError
+from ssada_core.store.files import make_directory, store_error, write_atomic, write_json
+from ssada_core.store.pool import FramePool, FrameRecord
+
+ANNOTATOR = "folder"
+
+_FOLDERS: dict[Status, str] = {"accepted": "done", "held": "held", "refused": "refused"}
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_PNG_END = b"IEND\xaeB\x60\x82"
+_QUERY_FILE = re.compile(r"[0-9a-f]{6}-\d{6,}")
+_MAX_BYTES = 64 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class FolderExchange:
+    """Writes questions to one folder and picks labels up from another. Neither is ever left by a link or ``..``."""
+
+    def __init__(
+        self,
+        pool: FramePool,
+        queries_dir: str | Path,
+        labels_dir: str | Path,
+        *,
+        settings: LabelCheckSettings | None = None,
+        settle_seconds: float = 5.0,
+    ) -> None:
+        """Create the folders where they are missing.
+
+        Args:
+            pool: where questions come from and labels go.
+            queries_dir: for the questions.
+            labels_dir: for the labels.
+            settings: the limits of the label check.
+            settle_seconds: how long a file without a PNG's end must be unchanged to be taken as broken.
+
+        Raises:
+            ConfigError: if both are the same folder.
+            StoreError: if a folder cannot be created.
+        """
+        self._pool = pool
+        self._queries = Path(queries_dir)
+        self._labels = Path(labels_dir)
+        self._settings = settings or LabelCheckSettings()
+        self._settle_seconds = settle_seconds
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}
+        for folder in (self._queries, *(self._labels / name for name in _FOLDERS.values())):
+            make_directory(folder)
+        if self._queries.resolve() == self._labels.resolve():
+            raise ConfigError(f"queries and labels are both in {self._labels}: give each a folder of its own")
+        for name in _FOLDERS.values():
+            if (self._labels / name).is_symlink():
+                raise ConfigError(f"{self._labels / name} is a link: replace it by a folder")
+
+    def write_queries(self) -> list[Path]:
+        """Write the open questions that are not there yet, and take away those that are no longer open.
+
+        Returns:
+            The images written.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        open_queries = {record.query_id: record for record in self._pool.frames(states=["queried"])}
+        for path in self._queries.iterdir():
+            if _QUERY_FILE.fullmatch(path.stem) and path.suffix in {".jpg", ".json"} and path.stem not in open_queries:
+                path.unlink(missing_ok=True)
+        return [
+            self._write_query(str(query_id), record)
+            for query_id, record in open_queries.items()
+            if not (self._queries / f"{query_id}.jpg").exists()
+        ]
+
+    def _write_query(self, query_id: str, record: FrameRecord) -> Path:
+        facts = {
+            "query_id": query_id,
+            "camera": record.camera,
+            "stamp_ns": record.stamp_ns,
+            "vehicle": record.vehicle,
+            "width": record.width,
+            "height": record.height,
+            "label_space": self._pool.label_space.to_dict(),
+        }
+        write_json(self._queries / f"{query_id}.json", facts)  # first: whoever sees the image finds the facts
+        path = self._queries / f"{query_id}.jpg"
+        write_atomic(path, self._pool.image_bytes(record))
+        return path
+
+    def poll(self) -> list[SubmitResult]:
+        """Take in every label that is completely written. A label that meets a full disk stays for the next time.
+
+        Raises:
+            StoreError: if the labels folder cannot be read.
+        """
+        results = []
+        for name in self._candidates():
+            try:
+                result = self._take(name)
+            except StoreError as error:
+                _log.warning("label %s stays where it is: %s", self._labels / name, error)
+                continue
+            if result is not None:
+                results.append(result)
+        return results
+
+    def _candidates(self) -> list[str]:
+        try:
+            names = sorted(path.name for path in self._labels.iterdir() if path.is_symlink() or not path.is_dir())
+        except OSError as error:
+            raise store_error("read", self._labels, error) from error
+        wanted = [name for name in names if Path(name).suffix.lower() in _PICTURES and not name.startswith(".")]
+        self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
+        return wanted
+
+    def _take(self, name: str) -> SubmitResult | None:
+        query_id = Path(name).stem
+        data = self._read(name)
+        if data is None:
+            return self._move(name, SubmitResult(query_id, "refused", "it is a link or no plain file: copy the file"))
+        if not data.endswith(_PNG_END) and not self._settled(name, len(data)):
+            return None
+        try:
+            label = decode_label(data)
+        except EncodingError as error:
+            return self._move(name, SubmitResult(query_id, "refused", str(error)))
+        return self._move(name, submit(self._pool, query_id, label, ANNOTATOR, settings=self._settings))
+
+    def _read(self, name: str) -> bytes | None:
+        """The file's bytes; None for links, pipes and files of an absurd size."""
+        path = self._labels / name
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
+                    return file.read()
+        return None
+
+    def _settled(self, name: str, size: int) -> bool:
+        """Whether an incomplete file has not changed for so long that nobody can still be writing it."""
+        now = time.monotonic()
+        mark = (size, (self._labels / name).lstat().st_mtime_ns)
+        before, since = self._seen.get(name, (None, now))
+        if before != mark:
+            since = now
+        self._seen[name] = (mark, since)
+        return now - since >= self._settle_seconds
+
+    def _move(self, name: str, result: SubmitResult) -> SubmitResult:
+        target = self._free_name(self._labels / _FOLDERS[result.status], name)
+        if result.why:
+            write_atomic(target.with_name(f"{target.name}.txt"), f"{result.why}\n".encode())
+        try:
+            (self._labels / name).rename(target)
+        except OSError as error:
+            raise store_error("write", target, error) from error
+        return result
+
+    @staticmethod
+    def _free_name(folder: Path, name: str) -> Path:
+        target, number = folder / name, 1
+        while target.is_symlink() or target.exists():
+            number += 1
+            target = folder / f"{Path(name).stem}.{number}{Path(name).suffix}"
+        return target

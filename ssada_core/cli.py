@@ -1,0 +1,20 @@
+"""The core's commands: everything that needs no ROS."""
+
+from __future__ import annotations
+
+from ssada_core.commands import common, data, data_check, evaluate, models, train
+
+app = common.make_app("Road segmentation that learns the road it drives on. Every command has --help with an example.")
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("export")(models.export)
+app.add_typer(models.app, name="models")
+app.add_typer(data_check.app, name="data")
+app.add_typer(data.bag, name="bag")
+app.add_typer(data.source, name="source")
+app.add_typer(data.pool, name="pool")
+
+
+def main() -> int:
+    """Run the core's commands; returns the exit status."""
+    return common.run(app)

@@ -1,0 +1,1 @@
+"""The commands of ``ssada``, one file each."""

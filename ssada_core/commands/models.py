@@ -1,0 +1,171 @@
+"""``ssada models`` and ``ssada export``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_app, report
+from ssada_core.data.lists import open_samples
+from ssada_core.data.samples import ArraySamples, spread
+from ssada_core.inference.export import INT8_TARGET, deploy
+from ssada_core.inference.load import read_manifest, read_model
+from ssada_core.inference.quantise import QuantisationSettings
+from ssada_core.store.import_weights import MIN_SHARE, import_weights
+from ssada_core.store.model_files import seal
+from ssada_core.store.models import resolve_model, shipped_models
+from ssada_core.store.registry import ModelRegistry
+
+app = make_app("Look after model versions: list, inspect, check, promote, roll back.")
+
+RegistryArgument = Annotated[Path, typer.Argument(help="Folder of the registry.")]
+
+
+@app.command("list")
+def list_models(
+    registry: Annotated[Path | None, typer.Argument(help="Registry; without one, the shipped models.")] = None,
+) -> None:
+    """List the versions of a registry, or the shipped models.
+
+    Example: ssada models list out/demo/registry
+    """
+    table = Table("model", "created", "parent", "training")
+    if registry is None:
+        for name, model in shipped_models().items():
+            table.add_row(name, "", "", model.command)
+    else:
+        models = ModelRegistry(registry)
+        current = models.current()
+        for version in models.versions():
+            manifest = models.manifest(version)
+            mark = " (current)" if version == current else ""
+            table.add_row(version + mark, manifest.created, manifest.parent or "", manifest.training.get("reason", ""))
+    console.print(table)
+
+
+@app.command("add")
+def add(
+    registry: RegistryArgument,
+    model: Annotated[str, typer.Argument(help="Model folder, REGISTRY@VERSION, or a shipped model's name.")],
+) -> None:
+    """Copy a model into a registry, made if it is not there; the first one becomes the current one.
+
+    Example: ssada models add ssada/registry sim-day
+    """
+    models = ModelRegistry(registry)
+    version = models.adopt(resolve_model(model))
+    if models.current() is None:
+        models.promote(version)
+    console.print(f"{version}: {model}; current: {models.current()}")
+
+
+@app.command("import")
+def import_checkpoint(
+    source: Annotated[str, typer.Argument(help="Checkpoint: a file, or an https URL.")],
+    sha256: Annotated[str, typer.Option(help="SHA-256 of the checkpoint, checked before it is read.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    label_space: Annotated[
+        str, typer.Option("--label-space", help="Built-in name or YAML file; by default by the number of classes.")
+    ] = "",
+    layout: Annotated[str, typer.Option(help="Whose checkpoint it is; by default recognised by its names.")] = "",
+    height: Annotated[int, typer.Option(help="Height at which the model runs.")] = 512,
+    width: Annotated[int, typer.Option(help="Width at which the model runs.")] = 1024,
+    min_share: Annotated[float, typer.Option(help="Share of the needed tensors that must match, 0 to 1.")] = MIN_SHARE,
+    json_file: JsonOption = None,
+) -> None:
+    """Make a model of a public checkpoint (CoinCheung's BiSeNet V1 and V2, SS-ADA, TUFL, torchvision's ResNet-18).
+
+    Example: ssada models import model_final_v2_city.pth --sha256 HEX --out models/city --label-space cityscapes
+    """
+    found = import_weights(
+        source, sha256, out, label_space=label_space, layout=layout, size=(height, width), min_share=min_share
+    )
+    for line in found.words():
+        console.print(line, soft_wrap=True, markup=False)
+    report({"model": str(out), **asdict(found)}, json_file)
+
+
+@app.command("info")
+def info(model: Annotated[str, typer.Argument(help="Model reference.")], json_file: JsonOption = None) -> None:
+    """Show a model's manifest, its number of parameters, and the FLOPs of a frame at its size.
+
+    Example: ssada models info sim-day
+    """
+    from ssada_core.networks import cost
+
+    network, manifest = read_model(resolve_model(model))
+    size = manifest.network.input_height, manifest.network.input_width
+    costs = {"parameters": cost.parameters(network), "flops": cost.flops(network, size)}
+    report({**manifest.model_dump(mode="json"), **costs}, json_file)
+
+
+@app.command("verify")
+def verify(registry: RegistryArgument) -> int:
+    """Check every file of every version against its hash; exit status 1 if one differs.
+
+    Example: ssada models verify out/demo/registry
+    """
+    models = ModelRegistry(registry)
+    for version in models.versions():
+        models.verify(version)
+        console.print(f"{version}: all files as in the manifest")
+    return 0
+
+
+@app.command("promote")
+def promote(registry: RegistryArgument, version: Annotated[str, typer.Argument(help="Such as v0003.")]) -> None:
+    """Make a version the current one, by hand.
+
+    Example: ssada models promote out/demo/registry v0001
+    """
+    ModelRegistry(registry).promote(version, {"verdict": "promote", "words": "promoted by hand"})
+    console.print(f"current: {version}")
+
+
+@app.command("rollback")
+def rollback(registry: RegistryArgument) -> None:
+    """Go back to the version that was current before.
+
+    Example: ssada models rollback out/demo/registry
+    """
+    console.print(f"current: {ModelRegistry(registry).rollback('asked by hand')}")
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder, whose deploy/ is (re)built.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="onnx-fp32, openvino-fp32, openvino-int8; all installed ones.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Frames to calibrate int8 on: list file, folder, bag, source pack or sim:DOMAIN.")
+    ] = "",
+) -> int:
+    """Export a model for the inference backends: fp32 is checked against torch, int8 against fp32.
+
+    Example: ssada export runs/sim_day/model --target openvino-fp32
+    """
+    folder = resolve_model(model)
+    manifest = read_manifest(folder)
+    settings = QuantisationSettings()
+    samples = spread(open_samples(data, manifest.labels()), settings.frames) if data else ArraySamples([])
+    frames = [samples.image(index) for index in range(len(samples))]
+    labels = [label for index in range(len(samples)) if (label := samples.label(index)) is not None]
+    result = deploy(
+        folder,
+        targets=target or None,
+        frames=frames,
+        labels=labels if labels and len(labels) == len(frames) else None,
+        quantisation=settings,
+    )
+    seal(folder, manifest)  # else `ssada models verify` would find other files than the manifest names
+    for done in result.targets:
+        compared = "fp32" if done.name == INT8_TARGET else "torch"
+        console.print(f"{done.name}: {100 * done.equal:.3f} % of labels as {compared}, {done.seconds:.1f} s")
+    for refused in result.refused:
+        console.print(f"{refused.name}: not deployed: {refused.reason}")
+    asked = set(target or ()) | ({INT8_TARGET} if data else set())
+    return EXIT_FAILED if asked & {refused.name for refused in result.refused} else 0

@@ -1,0 +1,1 @@
+"""Confusion matrices, mIoU and the pages that show them."""

@@ -1,0 +1,50 @@
+"""A network as ONNX, and that as an OpenVINO model."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+
+import torch
+
+from ssada_core.errors import require
+from ssada_core.inference.graph import INPUT_NAME, OUTPUT_NAMES, DeployedGraph
+from ssada_core.networks.base import SegmentationNetwork
+from ssada_core.networks.settings import NetworkSettings
+
+OPSET = 17
+
+
+def export_onnx(network: SegmentationNetwork, settings: NetworkSettings, path: Path) -> None:
+    """Write the deployed graph as ONNX: one frame ``[1,H,W,3]`` of the settings' size at a time.
+
+    The tracing exporter, because it takes a second where the graph-capturing one takes four, with models that answer
+    equally fast. The size is fixed so that all padding becomes constant.
+    """
+    frames = torch.zeros((1, settings.input_height, settings.input_width, 3), dtype=torch.uint8)
+    frames = frames.to(next(network.parameters()).device)
+    # torch before 2.5 has only the tracing exporter and not this argument.
+    choice = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls itself old, and fixed sizes are what we want
+        torch.onnx.export(
+            DeployedGraph(network).to(frames.device),
+            (frames,),
+            str(path),
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            opset_version=OPSET,
+            **choice,  # type: ignore[arg-type]
+        )
+
+
+def onnx_to_openvino(source: Path, path: Path) -> None:
+    """Convert to OpenVINO's ``.xml`` and ``.bin``, weights in fp32.
+
+    Raises:
+        MissingExtraError: if openvino is not installed.
+    """
+    openvino = require("openvino", extra="openvino", purpose="exporting for openvino")
+    # Not convert_model, which does the same and reports to a telemetry server.
+    openvino.save_model(openvino.Core().read_model(str(source)), str(path), compress_to_fp16=False)

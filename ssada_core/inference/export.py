@@ -1,0 +1,304 @@
+"""Writes deployed models beside the weights, each one compared with torch, or int8 with fp32, before it is kept."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssada_core.errors import EngineError
+from ssada_core.inference.convert import export_onnx, onnx_to_openvino
+from ssada_core.inference.engine import Engine, EngineSettings
+from ssada_core.inference.load import (
+    GRAPH_FILE,
+    ONNX_FILE,
+    OPENVINO_FILE,
+    OPENVINO_INT8_FILE,
+    check_deployed,
+    describe,
+    read_model,
+)
+from ssada_core.inference.onnx_engine import OnnxEngine
+from ssada_core.inference.openvino_engine import OpenVinoEngine
+from ssada_core.inference.quantise import QuantisationSettings, Verdict, judge, quantise, split
+from ssada_core.inference.torch_engine import TorchEngine
+from ssada_core.networks.base import SegmentationNetwork
+from ssada_core.store.files import TEMPORARY_SUFFIX, write_json
+from ssada_core.store.manifest import ModelManifest
+
+Array = NDArray[np.uint8]
+
+MIN_EQUAL = 0.999
+"""Share of pixels whose label must be torch's."""
+PARITY_FRAMES = 2
+"""Frames on which an export is compared with torch, spread over those given."""
+INT8_TARGET = "openvino-int8"
+
+
+@dataclass(frozen=True)
+class DeployedTarget:
+    """One deployed model.
+
+    Attributes:
+        name: such as ``onnx-fp32``.
+        folder: where its files are.
+        equal: share of pixels with torch's label, over all frames compared; for int8 with fp32's, over held frames.
+        seconds: time to convert and compare.
+    """
+
+    name: str
+    folder: Path
+    equal: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RefusedTarget:
+    """A target that was not deployed.
+
+    Attributes:
+        name: such as ``openvino-int8``.
+        reason: why not, with figures.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """What :func:`deploy` wrote, and what it found not good enough."""
+
+    targets: tuple[DeployedTarget, ...]
+    refused: tuple[RefusedTarget, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Target:
+    module: str
+    file: str
+    write: Callable[[Path, Path], None]
+    """From the exported ONNX file to the target's own file."""
+    open: Callable[[Path, tuple[int, int], EngineSettings], Engine]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every target of one deployment is made from."""
+
+    model_dir: Path
+    scratch: Path
+    network: SegmentationNetwork
+    manifest: ModelManifest
+    frames: Sequence[Array]
+    labels: Sequence[Array] | None
+
+    @property
+    def graph(self) -> Path:
+        return self.scratch / "graph.onnx"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.manifest.network.input_height, self.manifest.network.input_width
+
+
+def deploy(
+    model_dir: Path,
+    *,
+    targets: Sequence[str] | None = None,
+    frames: Sequence[Array] | None = None,
+    labels: Sequence[Array] | None = None,
+    quantisation: QuantisationSettings | None = None,
+) -> DeployReport:
+    """Export a model directory's network and check each export: fp32 against torch, int8 against fp32.
+
+    Args:
+        model_dir: holds the manifest and the weights; gets ``deploy/<target>/…``. Hashing the new files into the
+            manifest is the caller's part.
+        targets: names in :data:`TARGETS` or :data:`INT8_TARGET`; None means those whose package is installed.
+        frames: uint8 BGR frames of any size. int8 is calibrated on a part of them and judged on the rest; without
+            frames it is not built, and the others are compared on seeded noise.
+        labels: uint8 ground truth of each frame, by which int8 may be accepted as well.
+        quantisation: when int8 is good enough.
+
+    Returns:
+        What was deployed, and what was refused and why; nothing is left in the folder of a refused target.
+
+    Raises:
+        ModelError: if the model cannot be read.
+        MissingExtraError: if a target's package is not installed.
+        EngineError: if a target is unknown, or fewer than 99.9 % of an fp32 target's labels are torch's; what was
+            deployed before stays then.
+    """
+    network, manifest = read_model(model_dir)
+    chosen = installed_targets() if targets is None else tuple(targets)
+    _check_names(chosen)
+    refused: list[RefusedTarget] = []
+    with _scratch(model_dir / "deploy") as scratch:
+        job = _Job(model_dir, scratch, network, manifest, list(frames or []), labels)
+        export_onnx(network, manifest.network, job.graph)
+        done = list(_deploy_exact(job, [name for name in chosen if name != INT8_TARGET]))
+        if INT8_TARGET in chosen:
+            outcome = _deploy_int8(job, quantisation or QuantisationSettings())
+            if isinstance(outcome, DeployedTarget):
+                done.append(outcome)
+            else:
+                refused.append(outcome)
+    return DeployReport(tuple(done), tuple(refused))
+
+
+def installed_targets() -> tuple[str, ...]:
+    """Names of the targets whose packages can be imported."""
+    exact = [name for name, target in TARGETS.items() if find_spec(target.module) is not None]
+    int8 = [INT8_TARGET] if find_spec("openvino") is not None and find_spec("nncf") is not None else []
+    return (*exact, *int8)
+
+
+def targets_for(settings: EngineSettings) -> tuple[str, ...]:
+    """The installed targets that an engine of these settings may load: no others need be built for it."""
+    openvino, onnx = (settings.backend in {"auto", name} for name in ("openvino", "onnxruntime"))
+    wanted = {
+        "onnx-fp32": onnx and settings.precision in {"fp32", "auto"},
+        "openvino-fp32": openvino and settings.precision != "int8",
+        INT8_TARGET: openvino and settings.precision in {"int8", "auto"},
+    }
+    return tuple(name for name in installed_targets() if wanted[name])
+
+
+def _copy(source: Path, path: Path) -> None:
+    shutil.copyfile(source, path)
+
+
+TARGETS: Mapping[str, _Target] = {
+    "onnx-fp32": _Target("onnxruntime", ONNX_FILE, _copy, OnnxEngine),
+    "openvino-fp32": _Target("openvino", OPENVINO_FILE, onnx_to_openvino, OpenVinoEngine),
+}
+"""What a model can be deployed as with fp32's answers; :data:`INT8_TARGET` is the one with its own."""
+
+
+def _check_names(names: Sequence[str]) -> None:
+    known = (*TARGETS, INT8_TARGET)
+    for name in names:
+        if name not in known:
+            raise EngineError(f"unknown deployment target '{name}': there are {', '.join(known)}")
+
+
+def _engine_settings(precision: Literal["fp32", "int8"], output_size: Literal["network", "frame"]) -> EngineSettings:
+    # No more threads than torch was given: a round exports beside the running perception.
+    return EngineSettings(precision=precision, output_size=output_size, threads=torch.get_num_threads())
+
+
+def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
+    """Export in fp32, target by target, each compared with torch before it replaces the one before."""
+    if not names:
+        return
+    settings = _engine_settings("fp32", "network")
+    probes = _spread(job.frames, PARITY_FRAMES) or _noise(job.size)
+    reference = [prediction.label for prediction in TorchEngine(job.network, job.size, settings).infer(probes)]
+    for name in names:
+        start, target = time.monotonic(), TARGETS[name]
+        path = _empty(job.scratch / name) / Path(target.file).name
+        target.write(job.graph, path)
+        equal = _compare(name, target.open(path, job.size, settings), probes, reference)
+        folder = _install(job, path, target.file, {})
+        yield DeployedTarget(name, folder, equal, time.monotonic() - start)
+
+
+def _deploy_int8(job: _Job, settings: QuantisationSettings) -> DeployedTarget | RefusedTarget:
+    start, folder = time.monotonic(), (job.model_dir / OPENVINO_INT8_FILE).parent
+    path = _empty(job.scratch / INT8_TARGET) / Path(OPENVINO_INT8_FILE).name
+    if not job.frames:
+        _drop_if_outdated(folder, job)
+        return RefusedTarget(INT8_TARGET, "int8 is calibrated on real frames, and none were given")
+    try:
+        calibration, held = split(len(job.frames), settings)
+        frames = [job.frames[index] for index in calibration]
+        quantise(job.graph, path, frames, size=job.size, backbone=job.manifest.network.backbone)
+        verdict = _judge(job, path, held, settings)
+    except EngineError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        return RefusedTarget(INT8_TARGET, str(error))
+    if not verdict.accepted:
+        shutil.rmtree(folder, ignore_errors=True)
+        return RefusedTarget(INT8_TARGET, verdict.words)
+    _install(job, path, OPENVINO_INT8_FILE, {"accepted": verdict.words})
+    return DeployedTarget(INT8_TARGET, folder, verdict.equal, time.monotonic() - start)
+
+
+def _judge(job: _Job, path: Path, held: Sequence[int], settings: QuantisationSettings) -> Verdict:
+    return judge(
+        OpenVinoEngine(path, job.size, _engine_settings("int8", "frame")),
+        OpenVinoEngine(job.graph, job.size, _engine_settings("fp32", "frame")),
+        [job.frames[index] for index in held],
+        [job.labels[index] for index in held] if job.labels is not None else None,
+        num_classes=job.network.num_classes,
+        settings=settings,
+    )
+
+
+def _install(job: _Job, path: Path, file: str, more: dict[str, str]) -> Path:
+    """Describe the new files, and let their folder take the place of the one before."""
+    write_json(path.with_name(GRAPH_FILE), describe(job.model_dir, job.manifest) | more)
+    folder = (job.model_dir / file).parent
+    _replace(folder, path.parent)
+    return folder
+
+
+def _drop_if_outdated(folder: Path, job: _Job) -> None:
+    """Remove an earlier deployment of other weights; one of these weights was accepted and may stay."""
+    try:
+        check_deployed(job.model_dir, folder / GRAPH_FILE, job.manifest)
+    except EngineError:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compare(name: str, engine: Engine, frames: Sequence[Array], reference: Sequence[Array]) -> float:
+    with closing(engine):
+        labels = [prediction.label for prediction in engine.infer(frames)]
+    equal = float(np.mean([np.mean(ours == theirs) for ours, theirs in zip(labels, reference, strict=True)]))
+    if equal < MIN_EQUAL:
+        raise EngineError(
+            f"{name}: only {100 * equal:.2f} % of the labels are torch's, {100 * MIN_EQUAL:.1f} % are needed: "
+            "update the backend's package, or run the model with the backend torch"
+        )
+    return equal
+
+
+def _spread(frames: Sequence[Array], count: int) -> list[Array]:
+    indices = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    return [frames[index] for index in indices]
+
+
+def _noise(size: tuple[int, int], count: int = 2) -> list[Array]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+@contextmanager
+def _scratch(deploy: Path) -> Iterator[Path]:
+    """A folder on the same disk, gone afterwards; also what a killed export left of it."""
+    folder = _empty(deploy / f"export{TEMPORARY_SUFFIX}")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)

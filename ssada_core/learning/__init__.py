@@ -1,0 +1,1 @@
+"""SS-ADA: losses, views, acquisition and the training loop."""

@@ -1,0 +1,1 @@
+"""Segmentation networks: BiSeNet and its backbones."""

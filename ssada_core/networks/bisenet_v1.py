@@ -1,0 +1,129 @@
+"""BiSeNet V1 (arXiv 1808.00897; METHOD §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssada_core.networks.backbones import Backbone
+from ssada_core.networks.base import NetworkOutput, SegmentationNetwork, part
+from ssada_core.networks.blocks import (
+    AttentionRefinement,
+    ConvBnRelu,
+    FeatureFusion,
+    SegmentationHead,
+    SpatialPath,
+    initialise,
+    pad_to_multiple,
+    upsample,
+    with_perturbed,
+)
+
+STRIDE = 32
+PATH_CHANNELS = 128
+FUSED_CHANNELS = 256
+AUXILIARY_HIDDEN = 64
+PERTURB_DROPOUT = 0.5
+
+
+class ContextPath(nn.Module):
+    """Backbone, attention refinement at 1/16 and 1/32, and the global average branch."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        _, at_16, at_32 = backbone.channels
+        self.refine16 = AttentionRefinement(at_16, PATH_CHANNELS)
+        self.refine32 = AttentionRefinement(at_32, PATH_CHANNELS)
+        self.globally = ConvBnRelu(at_32, PATH_CHANNELS, kernel=1)
+        self.smooth16 = ConvBnRelu(PATH_CHANNELS, PATH_CHANNELS)
+        self.smooth8 = ConvBnRelu(PATH_CHANNELS, PATH_CHANNELS)
+        self.apply(initialise)
+        self.backbone = backbone  # after initialise: its weights are its own
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Image ``[B,3,H,W]`` → context ``[B,128,H/8,W/8]`` and ``[B,128,H/16,W/16]``."""
+        _, at_16, at_32 = self.backbone(x)
+        scene = self.globally(functional.adaptive_avg_pool2d(at_32, 1))
+        context16: Tensor = self.smooth16(_double(self.refine32(at_32) + scene))
+        context8: Tensor = self.smooth8(_double(self.refine16(at_16) + context16))
+        return context8, context16
+
+
+class _Encoded(NamedTuple):
+    spatial: Tensor
+    context8: Tensor
+    context16: Tensor
+
+
+class BiSeNetV1(SegmentationNetwork):
+    """Spatial path for detail, context path for meaning, fused at 1/8 of the image."""
+
+    feature_size = PATH_CHANNELS
+
+    def __init__(self, backbone: Backbone, num_classes: int, *, gate_batch_norm: bool = False) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.spatial_path = SpatialPath()
+        self.fusion = FeatureFusion(2 * PATH_CHANNELS, FUSED_CHANNELS, batch_norm=gate_batch_norm)
+        self.head = SegmentationHead(FUSED_CHANNELS, FUSED_CHANNELS, num_classes)
+        self.auxiliary8 = SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes)
+        self.auxiliary16 = SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes)
+        self.dropout = nn.Dropout2d(PERTURB_DROPOUT)
+        self.apply(initialise)
+        self.context_path = ContextPath(backbone)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`SegmentationNetwork`."""
+        self._check_batch(x)
+        encoded = self._encode(x)
+        return upsample(self._decode(encoded.spatial, encoded.context8), 8, _size(x))
+
+    def forward_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`SegmentationNetwork`; the features are the mean of the context at 1/8."""
+        self._check_batch(x)
+        encoded = self._encode(x)
+        logits = upsample(self._decode(encoded.spatial, encoded.context8), 8, _size(x))
+        return logits, encoded.context8.mean(dim=(2, 3))
+
+    def train_forward(
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+    ) -> NetworkOutput:
+        """See :class:`SegmentationNetwork`. In evaluation mode the perturbation does nothing."""
+        self._check_batch(x)
+        encoded = self._encode(x)
+        size, batch = _size(x), x.shape[0]
+        spatial, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
+        logits = upsample(self._decode(spatial, context), 8, size)
+        perturbed = logits[batch:] if logits.shape[0] > batch else None
+        return NetworkOutput(logits[:batch], self._auxiliary(encoded, part(auxiliary), size), perturbed)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """See :class:`SegmentationNetwork`."""
+        return self.context_path.backbone.parameters()
+
+    def _encode(self, x: Tensor) -> _Encoded:
+        padded = pad_to_multiple(x, STRIDE)
+        return _Encoded(self.spatial_path(padded), *self.context_path(padded))
+
+    def _decode(self, spatial: Tensor, context: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.fusion(spatial, context))
+        return logits
+
+    def _auxiliary(self, encoded: _Encoded, chosen: slice, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        if encoded.context8[chosen].shape[0] == 0:
+            return ()
+        return (
+            upsample(self.auxiliary8(encoded.context8[chosen]), 8, size),
+            upsample(self.auxiliary16(encoded.context16[chosen]), 16, size),
+        )
+
+
+def _double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]

@@ -1,0 +1,102 @@
+"""BiSeNet V2 (arXiv 2004.02147; METHOD §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ssada_core.networks.base import NetworkOutput, SegmentationNetwork, part
+from ssada_core.networks.bilateral import (
+    BOOSTED_CHANNELS,
+    CHANNELS,
+    BoosterHead,
+    DetailBranch,
+    GuidedAggregation,
+    SemanticBranch,
+    WideHead,
+)
+from ssada_core.networks.blocks import initialise, pad_to_multiple, upsample, with_perturbed
+
+STRIDE = 32
+BOOSTED_STRIDES = (4, 8, 16, 32)
+PERTURB_DROPOUT = 0.5
+
+
+class _Encoded(NamedTuple):
+    detail: Tensor
+    context: Tensor
+    boosted: tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class BiSeNetV2(SegmentationNetwork):
+    """Detail and semantic branch side by side, joined at 1/8 of the image; four auxiliary heads while it learns.
+
+    There is no ImageNet backbone. What learns at the base learning rate (:meth:`backbone_parameters`) are the two
+    branches: what a public checkpoint fills whatever its classes, and what adaptation should change least. Who
+    trains V2 from random weights sets a higher learning rate and a head multiplier of 1.
+    """
+
+    feature_size = CHANNELS
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.detail = DetailBranch()
+        self.semantic = SemanticBranch()
+        self.aggregation = GuidedAggregation()
+        self.head = WideHead(num_classes)
+        self.boosters = nn.ModuleList(
+            BoosterHead(inputs, factor, num_classes)
+            for inputs, factor in zip(BOOSTED_CHANNELS, BOOSTED_STRIDES, strict=True)
+        )
+        self.dropout = nn.Dropout2d(PERTURB_DROPOUT)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`SegmentationNetwork`."""
+        return self.forward_with_features(x)[0]
+
+    def forward_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`SegmentationNetwork`; the features are the mean of the semantic branch's context."""
+        self._check_batch(x)
+        encoded = self._encode(x)
+        logits = self._decode(encoded.detail, encoded.context, _size(x))
+        return logits, encoded.context.mean(dim=(2, 3))
+
+    def train_forward(
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+    ) -> NetworkOutput:
+        """See :class:`SegmentationNetwork`; perturbed are the aggregation's inputs. In evaluation that does nothing."""
+        self._check_batch(x)
+        encoded = self._encode(x)
+        detail, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
+        logits, batch = self._decode(detail, context, _size(x)), x.shape[0]
+        perturbed = logits[batch:] if logits.shape[0] > batch else None
+        return NetworkOutput(logits[:batch], self._auxiliary(encoded.boosted, part(auxiliary), _size(x)), perturbed)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """The two branches; see the class."""
+        return chain(self.detail.parameters(), self.semantic.parameters())
+
+    def _encode(self, x: Tensor) -> _Encoded:
+        padded = pad_to_multiple(x, STRIDE)
+        boosted, context = self.semantic(padded)
+        return _Encoded(self.detail(padded), context, boosted)
+
+    def _decode(self, detail: Tensor, context: Tensor, size: tuple[int, int]) -> Tensor:
+        return upsample(self.head(self.aggregation(detail, context)), 8, size)
+
+    def _auxiliary(self, boosted: tuple[Tensor, ...], chosen: slice, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        if boosted[0][chosen].shape[0] == 0:
+            return ()
+        return tuple(  # the heads themselves double the size
+            upsample(head(features[chosen]), factor // 2, size)
+            for head, features, factor in zip(self.boosters, boosted, BOOSTED_STRIDES, strict=True)
+        )
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]

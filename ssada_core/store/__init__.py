@@ -1,0 +1,1 @@
+"""What is kept on disk: atomic files, the frame pool, the model registry."""

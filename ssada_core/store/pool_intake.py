@@ -1,0 +1,114 @@
+"""The way into the pool: which frames are stored, and how a frame and its row come to be together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ssada_core.data.compressed import decode_compressed, encode_jpeg, sniff
+from ssada_core.data.samples import Array
+from ssada_core.errors import DataError, EncodingError
+from ssada_core.store import pool_queries, pool_upkeep
+from ssada_core.store.files import DiskFullError, make_directory, write_atomic
+from ssada_core.store.pool_filters import RateLimiter, ThumbnailIndex, judge, thumbnail
+from ssada_core.store.pool_records import Added, FrameRecord, PoolSettings
+from ssada_core.store.pool_schema import Database
+
+_log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Judges and stores frames; one at a time per process."""
+
+    def __init__(self, database: Database, root: Path, settings: PoolSettings) -> None:
+        self._database = database
+        self._root = root
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._limits: dict[str, RateLimiter] = {}
+        self._indices: dict[str, ThumbnailIndex] = {}
+        self._told: str | None = None
+
+    def add(self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int) -> Added:
+        """See :meth:`FramePool.add`."""
+        with self._lock:
+            if not self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns):
+                return Added(None, "rate")
+            pixels = _pixels(image, jpeg)
+            data = jpeg if jpeg is not None else encode_jpeg(pixels, self._settings.jpeg_quality)
+            try:
+                added = self._store(pixels, data, camera, stamp_ns)
+            except pool_upkeep.NoRoomError as error:
+                return self._no_room(error.reason, str(error))
+            except DiskFullError as error:
+                return self._no_room("disk", str(error))
+            self._told = None
+            return added
+
+    def _no_room(self, reason: Literal["full", "disk"], why: str) -> Added:
+        if self._told != reason:  # said once, not with every frame
+            _log.warning("frames are no longer stored: %s", why)
+        self._told = reason
+        return Added(None, reason)
+
+    def _store(self, pixels: Array, data: bytes, camera: str, stamp_ns: int) -> Added:
+        row = thumbnail(pixels)
+        with self._database.transaction(durable=False):
+            repeated = self._repeats(camera, row)
+            if repeated is not None:
+                return Added(None, repeated)
+            evicted, files = pool_upkeep.make_room(self._database, self._root, self._settings, needed=len(data))
+            record = self._insert(pixels.shape, data, camera, stamp_ns, row)
+        if evicted:
+            for index in self._indices.values():
+                index.remove(evicted)
+        self._indices[camera].append(record.id, row)
+        pool_upkeep.delete_files(self._root, files)
+        return Added(record, "stored")
+
+    def _repeats(self, camera: str, row: Array) -> Literal["standstill", "duplicate"] | None:
+        index = self._indices.setdefault(camera, ThumbnailIndex())
+        stored = self._database.rows(
+            "SELECT id, thumbnail FROM frames WHERE camera=? AND id>? ORDER BY id", (camera, index.newest_id)
+        )
+        for other in stored:  # at first all of them, later those that another process added
+            index.append(other["id"], np.frombuffer(other["thumbnail"], np.uint8))
+        limits = {"standstill": self._settings.standstill_threshold, "duplicate": self._settings.duplicate_threshold}
+        while (found := judge(index, row, **limits)) is not None:
+            reason, frame_id = found
+            if self._database.row("SELECT 1 FROM frames WHERE id=?", (frame_id,)):
+                return reason
+            index.remove([frame_id])  # another process evicted it
+        return None
+
+    def _insert(self, shape: tuple[int, ...], data: bytes, camera: str, stamp_ns: int, row: Array) -> FrameRecord:
+        frame_id = self._database.execute(
+            "INSERT INTO frames (camera, stamp_ns, vehicle, width, height, state, image_file, stored_at, bytes, "
+            "thumbnail) VALUES (?, ?, ?, ?, ?, 'buffered', '', ?, ?, ?)",
+            (camera, stamp_ns, self._settings.vehicle, shape[1], shape[0], time.time_ns(), len(data), row.tobytes()),
+        )
+        file = f"{pool_upkeep.IMAGES}/{frame_id // 1000:03d}/{frame_id:06d}.jpg"
+        make_directory((self._root / file).parent)
+        write_atomic(self._root / file, data)  # the row counts only once the transaction stands
+        self._database.execute("UPDATE frames SET image_file=? WHERE id=?", (file, frame_id))
+        return pool_queries.get(self._database, frame_id)
+
+
+def _pixels(image: Array | None, jpeg: bytes | None) -> Array:
+    """The frame's pixels, decoded only where they were not given."""
+    if jpeg is not None and sniff(jpeg) != "jpeg":
+        raise EncodingError(
+            f"{len(jpeg)} bytes starting {jpeg[:4].hex()!r} are not JPEG: pass the decoded image instead"
+        )
+    if image is None:
+        if jpeg is None:
+            raise DataError("a frame needs an image or its JPEG bytes: pass one")
+        return decode_compressed(jpeg)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"a frame of shape {image.shape} {image.dtype} is not uint8 HxWx3 BGR: convert it first")
+    return image

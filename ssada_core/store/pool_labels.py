@@ -1,0 +1,132 @@
+"""Labels of the pool: every version is kept, and what was acknowledged is on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Literal
+
+from ssada_core.data.compressed import encode_png
+from ssada_core.data.samples import Array
+from ssada_core.errors import LabelError, StoreError
+from ssada_core.store.files import make_directory, write_atomic
+from ssada_core.store.pool_queries import by_query
+from ssada_core.store.pool_records import FrameRecord, LabelVersion
+from ssada_core.store.pool_schema import Database
+
+LABELS = "labels"
+
+
+class LabelStore:
+    """Writes and lists label versions: ``labels/<query id>.v<n>.png`` and a row for each."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self._database = database
+        self._root = root
+
+    def accept(self, query_id: str, label: Array, annotator: str) -> None:
+        """Make ``label`` the query's label. The same label again changes nothing.
+
+        Raises:
+            StoreError: if the query is unknown or rejected, or the disk refuses.
+            LabelError: if the label is not uint8 of the frame's size.
+        """
+        data = encode_png(label)
+        with self._database.transaction(durable=True):
+            frame = self._frame(query_id, label)
+            if frame.state == "labelled" and self._is_current(frame, data):
+                return
+            file = self._write(frame, data, status="accepted", why="", annotator=annotator)
+            self._set_label(frame.id, file, annotator)
+
+    def hold(self, query_id: str, label: Array, annotator: str, why: str) -> None:
+        """Keep a suspicious label for a second look. A label accepted earlier stays the query's label.
+
+        Raises:
+            StoreError: if the query is unknown or rejected, or the disk refuses.
+            LabelError: if the label is not uint8 of the frame's size.
+        """
+        data = encode_png(label)
+        with self._database.transaction(durable=True):
+            frame = self._frame(query_id, label)
+            self._write(frame, data, status="held", why=why, annotator=annotator)
+            if frame.state != "labelled":
+                self._database.execute("UPDATE frames SET state='held', reason=? WHERE id=?", (why, frame.id))
+
+    def accept_held(self, query_id: str, annotator: str) -> None:
+        """A second look found the newest held label right: it becomes the query's label.
+
+        Raises:
+            StoreError: if the query is unknown or rejected, or no label of it is held.
+        """
+        with self._database.transaction(durable=True):
+            frame = self._find(query_id)
+            row = self._database.row(
+                "SELECT version, file FROM labels WHERE frame_id=? AND status='held' ORDER BY version DESC",
+                (frame.id,),
+            )
+            if row is None:
+                raise StoreError(f"query '{query_id}' has no held label: submit one")
+            self._database.execute(
+                "UPDATE labels SET status='accepted' WHERE frame_id=? AND version=?", (frame.id, row["version"])
+            )
+            self._set_label(frame.id, row["file"], annotator)
+
+    def history(self, query_id: str) -> list[LabelVersion]:
+        """All labels ever given for a query, oldest first.
+
+        Raises:
+            StoreError: if the query is unknown.
+        """
+        frame = self._find(query_id, rejected=True)
+        rows = self._database.rows(
+            "SELECT version, status, why, file, annotator, given_at FROM labels WHERE frame_id=? ORDER BY version",
+            (frame.id,),
+        )
+        return [LabelVersion(**dict(row)) for row in rows]
+
+    def _find(self, query_id: str, *, rejected: bool = False) -> FrameRecord:
+        frame = by_query(self._database, query_id)
+        if frame.state == "rejected" and not rejected:
+            raise StoreError(f"query '{query_id}' was rejected ({frame.reason}): its frame is gone, skip it")
+        return frame
+
+    def _frame(self, query_id: str, label: Array) -> FrameRecord:
+        frame = self._find(query_id)
+        if label.shape != frame.size:
+            raise LabelError(
+                f"label of '{query_id}' has shape {label.shape}, its frame is {frame.height}x{frame.width} "
+                "(height x width): send the label at the frame's size"
+            )
+        return frame
+
+    def _is_current(self, frame: FrameRecord, data: bytes) -> bool:
+        newest = self._database.row(
+            "SELECT sha256 FROM labels WHERE frame_id=? AND file=?", (frame.id, frame.label_file)
+        )
+        return newest is not None and newest["sha256"] == _sha256(data)
+
+    def _write(
+        self, frame: FrameRecord, data: bytes, *, status: Literal["accepted", "held"], why: str, annotator: str
+    ) -> str:
+        found = self._database.row("SELECT MAX(version) AS newest FROM labels WHERE frame_id=?", (frame.id,))
+        version = 1 + int((found and found["newest"]) or 0)
+        file = f"{LABELS}/{frame.query_id}.v{version}.png"
+        make_directory(self._root / LABELS)
+        write_atomic(self._root / file, data)
+        self._database.execute(
+            "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (frame.id, version, status, why, file, annotator, time.time_ns(), _sha256(data), len(data)),
+        )
+        return file
+
+    def _set_label(self, frame_id: int, file: str, annotator: str) -> None:
+        self._database.execute(
+            "UPDATE frames SET state='labelled', label_file=?, annotator=?, labelled_at=? WHERE id=?",
+            (file, annotator, time.time_ns(), frame_id),
+        )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,193 @@
+"""Keeping the pool within its bounds and its files and rows in step."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ssada_core.errors import StoreError
+from ssada_core.store.files import disk_usage, sha256_file, store_error
+from ssada_core.store.pool_labels import LABELS
+from ssada_core.store.pool_records import PoolSettings
+from ssada_core.store.pool_schema import Database
+
+IMAGES = "images"
+PREDICTIONS = "predictions"
+
+_DAY_NS = 86_400 * 10**9
+_CLOCK_SET_NS = 1_577_836_800 * 10**9
+"""2020-01-01: a wall clock before this was never set (boards without a battery start in 1970)."""
+
+
+class NoRoomError(StoreError):
+    """One more frame does not fit, and nothing may be evicted for it."""
+
+    def __init__(self, reason: Literal["full", "disk"], message: str) -> None:
+        super().__init__(message)
+        self.reason: Literal["full", "disk"] = reason
+
+
+def clean(database: Database, root: Path) -> list[str]:
+    """Put right what a killed process or a careless hand left; returns what was done, one line each.
+
+    Deletes unfinished files and files that were never entered; frames whose image has gone are rejected.
+
+    Raises:
+        StoreError: if the pool cannot be read or written.
+    """
+    with database.transaction(durable=False):
+        known = _known_files(database)
+        present = set(_files(root))
+        orphans = sorted(present - known)
+        lost = database.rows("SELECT id, image_file FROM frames WHERE state != 'rejected'")
+        gone = [row for row in lost if row["image_file"] not in present]
+        database.execute_many(
+            "UPDATE frames SET state='rejected', bytes=0, reason='its image file was missing' WHERE id=?",
+            [(row["id"],) for row in gone],
+        )
+        delete_files(root, orphans)
+    done = [f"deleted {file}, which was never entered" for file in orphans]
+    return done + [f"rejected frame {row['id']}: {row['image_file']} is missing" for row in gone]
+
+
+def verify(database: Database, root: Path) -> list[str]:
+    """Problems between files and rows, one line each; empty when all is well. Reads every label.
+
+    Raises:
+        StoreError: if the pool cannot be read.
+    """
+    with database.transaction(durable=False):  # nobody writes meanwhile
+        problems = [f"pool.sqlite: {row[0]}" for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
+        problems += [f"{file}: not entered in the pool" for file in sorted(set(_files(root)) - _known_files(database))]
+        problems += list(_image_problems(database, root))
+        problems += list(_label_problems(database, root))
+    return problems
+
+
+def make_room(database: Database, root: Path, settings: PoolSettings, *, needed: int) -> tuple[list[int], list[str]]:
+    """Take ``buffered`` frames out, oldest first, until one more frame of ``needed`` bytes fits. Inside a transaction.
+
+    Returns:
+        Ids of the frames taken out, and their files, to be deleted once the transaction stands.
+
+    Raises:
+        NoRoomError: if frames that must stay fill the pool, or the disk stays too full even without the others.
+    """
+    frames, size = _missing_room(database, root, settings, needed)
+    taken = {row["id"]: row for row in _aged(database, settings.max_age_days)}
+    freed = sum(row["bytes"] for row in taken.values())
+    oldest = _oldest(database)
+    while len(taken) < frames or freed < size:
+        row = next(oldest)
+        if row["id"] not in taken:
+            taken[row["id"]] = row
+            freed += row["bytes"]
+    files = files_of(database, list(taken))
+    remove(database, list(taken))
+    return list(taken), files
+
+
+def _missing_room(database: Database, root: Path, settings: PoolSettings, needed: int) -> tuple[int, int]:
+    """Frames and bytes that must go before ``needed`` bytes fit; raises NoRoomError where that cannot be."""
+    counted = database.rows("SELECT state, COUNT(*) AS frames, SUM(bytes) AS size FROM frames GROUP BY state")
+    spare = {row["state"]: (row["frames"], row["size"]) for row in counted if row["state"] != "rejected"}
+    spare_frames, spare_bytes = spare.get("buffered", (0, 0))
+    disk_total, disk_free = disk_usage(root)
+    frames = sum(count for count, _ in spare.values()) + 1 - settings.max_frames
+    size = sum(size for _, size in spare.values()) + needed - settings.max_bytes
+    disk = int(settings.keep_free_share * disk_total) + needed - disk_free
+    if frames > spare_frames or size > spare_bytes:
+        raise NoRoomError("full", f"the pool {root} is full of asked-for frames: raise max_frames and max_bytes")
+    if disk > spare_bytes:
+        raise NoRoomError("disk", f"less than {settings.keep_free_share:.0%} of the disk of {root} is free: make room")
+    return frames, max(size, disk)
+
+
+def _aged(database: Database, days: float) -> list[sqlite3.Row]:
+    return database.rows(
+        "SELECT id, bytes FROM frames WHERE state='buffered' AND stored_at BETWEEN ? AND ? LIMIT 500",
+        (_CLOCK_SET_NS, time.time_ns() - int(days * _DAY_NS)),
+    )
+
+
+def _oldest(database: Database) -> Iterator[sqlite3.Row]:
+    last = 0
+    while page := database.rows(
+        "SELECT id, bytes FROM frames WHERE state='buffered' AND id > ? ORDER BY id LIMIT 200", (last,)
+    ):
+        yield from page
+        last = page[-1]["id"]
+
+
+def delete_files(root: Path, files: Iterable[str]) -> None:
+    """Delete files of the pool; those already gone are fine.
+
+    Raises:
+        StoreError: if one cannot be deleted.
+    """
+    path = root
+    try:
+        for file in files:
+            path = root / file
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise store_error("delete", path, error) from error
+
+
+def files_of(database: Database, frame_ids: Sequence[int]) -> list[str]:
+    """Image, prediction and label files of frames."""
+    files: list[str | None] = []
+    for frame_id in frame_ids:
+        for row in database.rows("SELECT image_file, prediction_file FROM frames WHERE id=?", (frame_id,)):
+            files += [row["image_file"], row["prediction_file"]]
+        files += [row["file"] for row in database.rows("SELECT file FROM labels WHERE frame_id=?", (frame_id,))]
+    return [file for file in files if file]
+
+
+def remove(database: Database, frame_ids: Sequence[int]) -> int:
+    """Delete the rows of frames, with scores and labels; returns how many there were. Inside a transaction."""
+    before = database.rows("SELECT COUNT(*) FROM frames")[0][0]
+    database.execute_many("DELETE FROM frames WHERE id=?", [(frame_id,) for frame_id in frame_ids])
+    return int(before) - int(database.rows("SELECT COUNT(*) FROM frames")[0][0])
+
+
+def _known_files(database: Database) -> set[str]:
+    rows = database.rows(
+        "SELECT image_file FROM frames WHERE state != 'rejected' UNION SELECT prediction_file FROM frames "
+        "WHERE prediction_file IS NOT NULL UNION SELECT file FROM labels"
+    )
+    return {row[0] for row in rows}
+
+
+def _files(root: Path) -> Iterator[str]:
+    for folder in (IMAGES, LABELS, PREDICTIONS):
+        for parent, _, names in os.walk(root / folder):
+            relative = Path(parent).relative_to(root)
+            yield from (str(relative / name) for name in names)
+
+
+def _image_problems(database: Database, root: Path) -> Iterator[str]:
+    for row in database.rows("SELECT id, image_file, bytes FROM frames WHERE state != 'rejected'"):
+        path = root / row["image_file"]
+        if not path.is_file():
+            yield f"{row['image_file']}: missing, frame {row['id']} needs it"
+        elif path.stat().st_size != row["bytes"]:
+            yield f"{row['image_file']}: {path.stat().st_size} bytes instead of {row['bytes']}"
+
+
+def _label_problems(database: Database, root: Path) -> Iterator[str]:
+    for row in database.rows("SELECT file, sha256 FROM labels"):
+        path = root / row["file"]
+        if not path.is_file():
+            yield f"{row['file']}: missing"
+        elif sha256_file(path) != row["sha256"]:
+            yield f"{row['file']}: its content has changed"
+    for row in database.rows(
+        "SELECT query_id FROM frames WHERE state='labelled' AND NOT EXISTS "
+        "(SELECT 1 FROM labels WHERE frame_id=frames.id AND file=frames.label_file AND status='accepted')"
+    ):
+        yield f"query {row['query_id']}: labelled without an accepted label"

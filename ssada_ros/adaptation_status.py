@@ -1,0 +1,63 @@
+"""The adaptation's figures as diagnostics that an operator can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from ssada_ros import diagnostics
+
+
+def adaptation_statuses(node: str, status: Mapping[str, Any]) -> list[DiagnosticStatus]:
+    """Four statuses: the work itself, frame pool and queries, training, the gate's last decision."""
+    return [_work(node, status), _pool(node, status), _training(node, status), _gate(node, status)]
+
+
+def failure_status(node: str, failure: Exception) -> DiagnosticStatus:
+    """The working thread has ended; the last words of the process."""
+    words = f"no more adaptation, the process ends: {type(failure).__name__}: {failure}"
+    return diagnostics.status(f"{node}: work", diagnostics.ERROR, words, {})
+
+
+def _work(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
+    values = {"version": status["version"], "phase": status["phase"], "paused": status["paused"]}
+    if status["trouble"]:
+        return diagnostics.status(f"{node}: work", diagnostics.WARN, status["trouble"], values)
+    words = "paused" if status["paused"] else status["phase"]
+    return diagnostics.status(f"{node}: work", diagnostics.OK, words, values)
+
+
+def _pool(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
+    counts = status["pool"]
+    values = {
+        **{f"frames_{state}": count for state, count in counts.items()},
+        "megabytes": status["pool_bytes"] / 1e6,
+        "budget": status["budget"],
+        "asked": status["asked"],
+        "labels": status["labels"],
+        "audit_labels": status["audit_labels"],
+    }
+    held = counts["held"]
+    if held:
+        return diagnostics.status(f"{node}: pool", diagnostics.WARN, f"{held} labels are held: look at them", values)
+    words = "paused" if status["paused"] else f"{counts['queried']} queries wait for a human"
+    return diagnostics.status(f"{node}: pool", diagnostics.OK, words, values)
+
+
+def _training(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
+    figures = {key: value for key, value in status["training"].items() if not isinstance(value, dict)}
+    values = {"phase": status["phase"], **figures}
+    if status["failure"]:
+        return diagnostics.status(f"{node}: training", diagnostics.ERROR, status["failure"], values)
+    return diagnostics.status(f"{node}: training", diagnostics.OK, status["phase"], values)
+
+
+def _gate(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
+    decision = status["decision"]
+    keys = ("version", "verdict", "gain", "probability", "miou_champion", "miou_challenger", "audit_frames")
+    values = {key: decision[key] for key in keys if key in decision}
+    waits = decision.get("verdict") == "wait_for_human"
+    level = diagnostics.WARN if waits or decision.get("verdict") == "failed" else diagnostics.OK
+    return diagnostics.status(f"{node}: gate", level, decision.get("words", "no round yet"), values)

@@ -1,0 +1,175 @@
+"""The supervisor, with real processes and real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ssada_core.errors import ConfigError
+from ssada_ros.processes import FASTDDS_VARIABLES, ProcessDescription, Supervisor, environment, main_nodes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Modules for `python -m`, written into a folder that PYTHONPATH names.
+MODULES = {
+    "polite": """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+print("up", sys.argv[1:], flush=True)
+time.sleep(60)
+""",
+    "stubborn": """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("up", child.pid, flush=True)
+time.sleep(60)
+""",
+    "failing": "import sys; print('it broke', flush=True); sys.exit(3)",
+    "niceness": "import os; print('nice', os.nice(0), flush=True)",
+}
+QUICK = ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0))
+
+
+@pytest.fixture
+def variables(tmp_path):
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)]), "PYTHONUNBUFFERED": "1"}
+
+
+def wait_for(condition, seconds=15.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def plain(name, *arguments, **options):
+    return ProcessDescription(name, name, arguments=arguments, ros=False, **options)
+
+
+def test_it_starts_logs_and_stops_politely(variables, tmp_path):
+    with Supervisor([plain("polite", "a", "b c")], tmp_path / "log", variables=variables) as supervisor:
+        assert wait_for(lambda: "up ['a', 'b c']" in supervisor.log_tail("polite"))
+        assert supervisor.poll() == {"polite": None}
+        pid = supervisor.pid("polite")
+    assert supervisor.poll() == {"polite": 0}
+    assert is_gone(pid)
+
+
+def test_what_ignores_signals_is_killed_with_all_it_started(variables, tmp_path):
+    with Supervisor([plain("stubborn")], tmp_path, variables=variables, stop_steps=QUICK) as supervisor:
+        assert wait_for(lambda: "up" in supervisor.log_tail("stubborn"))
+        grandchild = int(supervisor.log_tail("stubborn").split()[-1])
+    assert supervisor.poll() == {"stubborn": -signal.SIGKILL}
+    assert wait_for(lambda: is_gone(grandchild))
+
+
+def test_a_failure_is_seen_with_its_status_and_last_words(variables, tmp_path):
+    supervisor = Supervisor([plain("failing"), plain("polite")], tmp_path, variables=variables)
+    with supervisor:
+        assert wait_for(lambda: supervisor.poll()["failing"] is not None)
+        assert supervisor.poll() == {"failing": 3, "polite": None}
+        assert supervisor.log_tail("failing", lines=1) == "it broke"
+        polite = supervisor.pid("polite")
+        supervisor.start()
+        assert supervisor.pid("polite") == polite  # only what had ended is started again
+
+
+def test_niceness_is_added(variables, tmp_path):
+    with Supervisor([plain("niceness", nice=7)], tmp_path, variables=variables) as supervisor:
+        assert wait_for(lambda: f"nice {os.nice(0) + 7}" in supervisor.log_tail("niceness"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_children_end_when_the_parent_is_killed(variables, tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from ssada_ros.processes import *\n"
+        "import os; s = Supervisor([ProcessDescription('polite', 'polite', ros=False)], Path(sys.argv[1]),"
+        " variables=os.environ)\n"
+        "s.start(); print(s.pid('polite'), flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    parent = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert wait_for(lambda: "up" in (tmp_path / "polite.log").read_text())
+    parent.kill()
+    parent.communicate()
+    assert wait_for(lambda: is_gone(child), seconds=5)
+
+
+def test_names_must_differ(tmp_path):
+    with pytest.raises(ConfigError, match="polite, polite"):
+        Supervisor([plain("polite"), plain("polite")], tmp_path)
+
+
+def test_the_command_line_of_a_node():
+    nodes = main_nodes(parameters_file=Path("/x/p.yaml"), namespace="/robot1", log_level="debug", use_sim_time=True)
+    assert [node.module for node in nodes] == ["ssada_ros.segmentation_node", "ssada_ros.adaptation_node"]
+    rules = ["-r", "__node:=segmentation_node", "-r", "__ns:=/robot1"]
+    rest = ["--params-file", "/x/p.yaml", "-p", "use_sim_time:=true", "--log-level", "debug"]
+    assert nodes[0].ros_arguments() == ["--ros-args", *rules, *rest]
+    renamed = ProcessDescription("front", "ssada_ros.camera_node", remappings={"camera/image": "/front"})
+    assert renamed.ros_arguments()[-2:] == ["-r", "camera/image:=/front"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (True, None)),
+        ({"ROS_DISTRO": "kilted"}, (True, None)),
+        ({"ROS_DISTRO": "humble"}, (True, True)),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, ("/mine.xml", None)),
+        ({"ROS_DISTRO": "humble", "FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}, ("/mine.xml", "/mine.xml")),
+    ],
+)
+def test_the_profile_is_set_unless_there_is_one(given, expected):
+    ours = str(REPOSITORY / "config" / "fastdds_profile.xml")
+    found = environment(given)
+    assert found["PYTHONUNBUFFERED"] == "1"
+    assert tuple(found.get(name) for name in FASTDDS_VARIABLES) == tuple(
+        ours if value is True else value for value in expected
+    )
+
+
+@pytest.mark.ros
+def test_a_supervised_node_has_its_name_namespace_and_remapping(ros_domain, tmp_path):
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
+    front = ProcessDescription(
+        "front", "ssada_ros.camera_node", namespace="/robot1", remappings={"camera/image": "eye"}
+    )
+    rclpy.init()
+    node = rclpy.create_node("watcher")
+    try:
+        with Supervisor([front], tmp_path) as supervisor:
+            assert wait_for(lambda: ("front", "/robot1") in node.get_node_names_and_namespaces())
+            assert wait_for(lambda: node.get_publishers_info_by_topic("/robot1/eye")), supervisor.log_tail("front")
+        assert supervisor.poll() == {"front": 0}, supervisor.log_tail("front")
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@pytest.mark.ros
+def test_the_launch_file_describes_both_nodes():
+    launch = pytest.importorskip("launch", reason="launch is not on PyPI: needs a ROS installation")
+    if not hasattr(launch, "LaunchDescription"):
+        pytest.skip("launch is not on PyPI: needs a ROS installation")
+    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI: needs a ROS installation")
+    import runpy
+
+    description = runpy.run_path(str(REPOSITORY / "launch" / "ssada.launch.py"))["generate_launch_description"]()
+    names = {argument.name for argument in description.get_launch_arguments()}
+    assert names == {"namespace", "params_file", "log_level", "use_sim_time"}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from adaptation_fixtures import measurements, round_spec
+
+from ssada_core.adaptation.gate import GateSettings
+from ssada_core.adaptation.round import (
+    DECISION_FILE,
+    MEASUREMENTS_FILE,
+    RESULT_FILE,
+    ROUND_FILE,
+    RoundResult,
+    read_round,
+    write_round,
+)
+from ssada_core.adaptation.rounds import Rounds
+from ssada_core.adaptation.worker_process import last_json_line
+from ssada_core.errors import ConfigError, StoreError, WorkerError
+from ssada_core.labels import CAMVID
+from ssada_core.store.files import write_json
+
+
+@pytest.fixture
+def rounds(tmp_path):
+    return Rounds(tmp_path / "rounds", restarts=0, log=lambda _: None)
+
+
+def test_before_the_first_round_there_is_nothing(rounds):
+    assert (rounds.run_dir, rounds.unfinished(), rounds.spec(), rounds.decision()) == (None, None, None, {})
+    assert (rounds.poll(), rounds.progress()) == (None, None)
+    rounds.stop()
+    with pytest.raises(WorkerError, match="there is no round"):
+        rounds.judge(GateSettings(), CAMVID)
+
+
+def test_rounds_are_ordered_by_number_and_unfinished_until_decided(tmp_path, rounds):
+    root = tmp_path / "rounds"
+    for name in ("round-9999", "round-10000", "round-0007", "other"):
+        write_round(root / name, round_spec(tmp_path, reason=name))
+    (root / "round-10001").mkdir()  # killed before its round.yaml was there
+    assert rounds.run_dir == rounds.unfinished() == root / "round-10000"
+    assert rounds.spec().reason == "round-10000"
+    rounds.close({"verdict": "refuse"})
+    assert rounds.unfinished() is None
+    assert rounds.decision() == {"verdict": "refuse"}
+    assert not (root / "round-9999" / DECISION_FILE).exists()
+
+
+def test_a_round_starts_after_the_newest_and_only_once(tmp_path, rounds):
+    write_round(tmp_path / "rounds" / "round-0041", round_spec(tmp_path))
+    try:
+        assert rounds.start(round_spec(tmp_path)).name == "round-0042"
+        with pytest.raises(WorkerError, match=r"a round is running in .*round-0042"):
+            rounds.start(round_spec(tmp_path))
+        assert rounds.poll() == "running"
+    finally:
+        rounds.stop()
+    assert rounds.poll() is None
+    assert rounds.unfinished().name == "round-0042"
+
+
+def test_a_finished_round_is_judged_from_its_files(tmp_path, rounds):
+    run_dir = tmp_path / "rounds" / "round-0001"
+    write_round(run_dir, round_spec(tmp_path))
+    result = RoundResult(
+        challenger="v0002", champion="v0001", iterations=6, seconds=1.0, labelled=4, audit=2, unlabelled=6,
+        source=0, losses={"loss": 1.0}, class_weights=[1.0] * 11,
+    )  # fmt: skip
+    with pytest.raises(StoreError, match=r"result\.json"):
+        rounds.judge(GateSettings(), CAMVID)
+    write_json(run_dir / RESULT_FILE, result.model_dump(mode="json"))
+    for shares, verdict in (((0.6, 0.9, 0.6), "promote"), ((0.9, 0.6, 0.9), "refuse")):
+        measurements(shares).save(run_dir / MEASUREMENTS_FILE)
+        found, decision = rounds.judge(GateSettings(), CAMVID)
+        assert (found, decision.verdict) == (result, verdict)
+    write_json(run_dir / RESULT_FILE, {"challenger": 3})
+    with pytest.raises(WorkerError, match=r"result\.json: not a round's result"):
+        rounds.judge(GateSettings(), CAMVID)
+
+
+def test_a_spec_survives_its_file_and_wrong_keys_are_named(tmp_path):
+    spec = round_spec(tmp_path, reason="6 new labels: ünïcode", labels=6, gpu_memory_share=0.25)
+    write_round(tmp_path / "run", spec)
+    assert read_round(tmp_path / "run") == spec
+    path = tmp_path / "run" / ROUND_FILE
+    path.write_text(path.read_text().replace("champion:", "champoin:"))
+    with pytest.raises(ConfigError, match="champion"):
+        read_round(tmp_path / "run")
+    path.write_text("- a list")
+    with pytest.raises(ConfigError, match=r"round\.yaml"):
+        read_round(tmp_path / "run")
+    with pytest.raises(WorkerError, match=r"give a folder with a round\.yaml"):
+        read_round(tmp_path)
+
+
+def test_the_last_whole_line_is_the_progress(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    assert last_json_line(path) == {}
+    path.write_bytes(b'{"iteration": 1}\n{"iteration": 2}\n{"itera')
+    assert last_json_line(path) == {"iteration": 2}
+    path.write_bytes(b'{"x": 1}\n' * 5000 + b'{"iteration": 7}\n7\n')
+    assert last_json_line(path) == {"iteration": 7}
