@@ -33,6 +33,7 @@ GROUPS = {
     "bag": ["create", "info"],
     "source": ["pack"],
     "pool": ["stats", "verify"],
+    "bench": ["training"],
 }
 CONFIG = """
 name: tiny

@@ -27,6 +27,7 @@ ROOMS = (
     "evaluation",
     "learning",
     "adaptation",
+    "bench",
     "config",
     "commands",
     "cli",

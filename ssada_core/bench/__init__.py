@@ -1,0 +1,1 @@
+"""What the parts cost, measured: fair comparisons on the user's own machine."""
