@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 PACKAGE = "ssada_ros"
 TORCH = ["torch>=2.2", "torchvision>=0.17"]
+ANNOTATE = ["fastapi>=0.110", "uvicorn>=0.29"]
 
 
 def shared(folder: str, patterns: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -25,7 +26,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ssada_core", "ssada_core.*", "ssada_ros", "ssada_ros.*"]),
-    package_data={"ssada_core": ["py.typed", "**/*.html", "**/*.css"], "ssada_ros": ["py.typed"]},
+    package_data={
+        "ssada_core": ["py.typed", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
+        "ssada_ros": ["py.typed"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -66,6 +70,7 @@ setup(
         "onnxruntime": ["onnxruntime>=1.17"],  # part of the core as well; the name that its error gives
         "openvino": ["openvino>=2024.4", "nncf>=3.0"],
         "tensorboard": ["tensorboard>=2.14"],
+        "annotate": ANNOTATE,
         "test": [
             "pytest>=8",
             "pytest-timeout",
@@ -77,6 +82,8 @@ setup(
             "types-PyYAML",
             "types-psutil",
             "tensorboard>=2.14",
+            *ANNOTATE,
+            "playwright>=1.40",
             "colcon-core",
             "colcon-ros",
             "colcon-bash",

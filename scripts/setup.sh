@@ -63,5 +63,12 @@ else
 fi
 say "installing the package with [$extras]; the first time this downloads PyTorch and takes some minutes"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints" --editable ".[$extras]"
+
+# The tests of the pages drive a real browser; without one they are skipped.
+if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+    say "installing chromium for the tests of the pages"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+        >"$VENV/chromium.log" 2>&1 || say "chromium could not be installed (see $VENV/chromium.log): its tests are skipped"
+fi
 touch "$VENV/.ready"
 say "ready after $SECONDS s: $VENV/bin/ssada --help"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from browser_fixtures import browser, watched_page  # noqa: F401  (fixtures for every test)
 
 # One thread each: the machines are shared and OpenMP on busy cores is at times ten times slower than one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -75,7 +75,14 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
     metadata = Parser().parsestr(wheel.read("ssada_ros-0.1.0.dist-info/METADATA").decode())
     assert metadata["Name"] == "ssada_ros"
     assert metadata["Requires-Python"] == ">=3.10"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"ros", "onnxruntime", "openvino", "tensorboard", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "ros",
+        "onnxruntime",
+        "openvino",
+        "tensorboard",
+        "annotate",
+        "test",
+    }
     core = [text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text]
     assert not [text for text in core if text.startswith(("ros-", "openvino"))]
     # It brings its own cv2 and collides with every other build of OpenCV.
