@@ -15,13 +15,21 @@ from ssada_core.networks.base import SegmentationNetwork
 class TorchEngine(FrameEngine):
     """The network itself, in evaluation mode and ``channels_last``."""
 
-    def __init__(self, network: SegmentationNetwork, size: tuple[int, int], settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        size: tuple[int, int],
+        settings: EngineSettings,
+        *,
+        channels_last: bool = True,
+    ) -> None:
         """Take over a network.
 
         Args:
             network: moved to the GPU if there is one, and put in evaluation mode.
             size: height and width to run at.
             settings: ``threads`` above 0 sets torch's threads for the whole process.
+            channels_last: the faster order of axes on every CPU we measured; without it torch's default.
 
         Raises:
             EngineError: if torch cannot run it.
@@ -31,7 +39,7 @@ class TorchEngine(FrameEngine):
             torch.set_num_threads(settings.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._frames = torch.from_numpy(self._buffer)
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self._graph: nn.Module = DeployedGraph(network).to(self._device)
         self._warm_up()
 
