@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,15 @@ class _Measured:
     peak_rss_mb: float = 0.0
 
 
-def measure(bench: InferenceBench, *, log: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    bench: InferenceBench, *, log: Callable[[str], None], on_turn: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     """Deploy the model in a folder of its own, and measure every row in turn.
 
     Args:
         bench: what to measure.
         log: gets a line for what cannot be measured.
+        on_turn: called with the turns done and all of them.
 
     Returns:
         ``results``, ``roofline``, ``skipped`` and how it was measured: what ``--json`` writes.
@@ -95,7 +99,7 @@ def measure(bench: InferenceBench, *, log: Callable[[str], None]) -> dict[str, A
         folder = Path(name)
         model = _prepare(bench, folder / "model", folder / "frames.npy")
         gflop = flops(read_model(model)[0], bench.size) / 1e9
-        measured, rates, skipped = _in_turn(chosen, folder, threads, bench.turns)
+        measured, rates, skipped = _in_turn(chosen, folder, threads, bench.turns, on_turn)
     for reason in skipped:
         log(f"{reason['backend']} {reason['precision']}: not measured: {reason['reason']}")
     roofline = {kind: float(np.median([rate[kind] for rate in rates])) for kind in rates[0]}
@@ -140,7 +144,11 @@ def _copy_at_size(source: Path, folder: Path, size: tuple[int, int]) -> None:
 
 
 def _in_turn(
-    chosen: Sequence[Row], folder: Path, threads: int, turns: int
+    chosen: Sequence[Row],
+    folder: Path,
+    threads: int,
+    turns: int,
+    on_turn: Callable[[int, int], None] | None,
 ) -> tuple[list[_Measured], list[dict[str, float]], list[dict[str, str]]]:
     with ExitStack() as stack:
         roof = stack.enter_context(Child("roofline", {"kind": "roofline", "threads": threads}, threads=threads))
@@ -156,10 +164,12 @@ def _in_turn(
             except EngineError as error:
                 skipped.append({"backend": row.backend, "precision": row.precision, "reason": str(error)})
         rates = []
-        for _ in range(turns):
+        for turn in range(turns):
             rates.append({kind: float(rate) for kind, rate in roof.ask("run", 1).items()})
             for one in measured:
                 one.seconds += children[one.row].ask("run", PER_TURN)["seconds"]
+            if on_turn is not None:
+                on_turn(turn + 1, turns)
         _compare(measured, children, folder)
     return measured, rates, skipped
 
@@ -179,7 +189,10 @@ def _compare(measured: Sequence[_Measured], children: Mapping[Row, Child], folde
     """Memory first: what is only needed for the comparison does not count."""
     for one in measured:
         one.peak_rss_mb = float(children[one.row].ask("memory")["peak_rss_mb"])
-    labels = {one.row: np.load(children[one.row].ask("labels", str(folder / f"{one.row.name}.npy"))["labels"]) for one in measured}
+    labels = {
+        one.row: np.load(children[one.row].ask("labels", str(folder / f"{one.row.name}.npy"))["labels"])
+        for one in measured
+    }
     reference = next((row for row in labels if (row.backend, row.precision) == REFERENCE), None)
     if reference is None:
         raise EngineError("torch fp32 could not be measured, and all others are compared with it: see above")
@@ -209,13 +222,7 @@ def _words(size: tuple[int, int]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: metadata.version(name) for name in PACKAGES if find_spec(name) is not None}
 
 
 def _cpu() -> str:

@@ -39,7 +39,9 @@ def write_random_model(reference: str, folder: Path, size: tuple[int, int]) -> N
     """
     found = _FORM.fullmatch(reference)
     if found is None:
-        raise ConfigError(f"'{reference}' is no network: write {PREFIX}ARCHITECTURE-BACKBONE, {PREFIX}bisenet_v1-resnet18")
+        raise ConfigError(
+            f"'{reference}' is no network: write {PREFIX}ARCHITECTURE-BACKBONE, {PREFIX}bisenet_v1-resnet18"
+        )
     named = {key: value for key, value in found.groupdict().items() if value}
     values = {**named, "input_height": size[0], "input_width": size[1]}
     settings = parse_settings(NetworkSettings, values, source=reference)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
+from ssada_core.bench.inference import InferenceBench, measure
 from ssada_core.bench.training import TrainingBench, run_training_bench
 from ssada_core.commands.common import JsonOption, console, make_app, progress_bar, report
+from ssada_core.errors import ConfigError
 
 app = make_app("Measure what the parts cost on this machine.")
 
@@ -38,3 +43,69 @@ def training(
         f"{figures['naive_step_seconds']:.2f} s ({figures['cpu_ratio']:.2f} processor time; limit {figures['limit']})"
     )
     report(figures, json_file)
+
+
+@app.command("inference")
+def inference(
+    model: Annotated[
+        str, typer.Option(help="Model reference, or random:ARCHITECTURE-BACKBONE for a network without a training.")
+    ],
+    size: Annotated[str, typer.Option(help="Height and width of the network, HxW.")] = "384x640",
+    backends: Annotated[str, typer.Option(help="Such as torch,openvino; all that are installed.")] = "",
+    precision: Annotated[str, typer.Option(help="Such as fp32,int8; all that there are.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of every engine; 0: all cores.")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each engine has its turn, of three frames.")] = 20,
+    data: Annotated[
+        str, typer.Option(help="Frames to run and to calibrate int8 on, as for ssada evaluate.")
+    ] = "sim:day",
+    frame_size: Annotated[str, typer.Option(help="Height and width of the frames, HxW; the network's.")] = "",
+    json_file: JsonOption = None,
+) -> None:
+    """Time every backend on the same frames in turn, from uint8 frame to uint8 label, and compare it with torch.
+
+    Every engine runs in its own process with the same number of threads. The share is that of what the same cores
+    reach in a plain matrix product of the same precision, measured in the same turns.
+
+    Example: ssada bench inference --model random:bisenet_v1-resnet18 --size 384x640 --json inference.json
+    """
+    bench = InferenceBench(
+        model=model,
+        size=_size("--size", size),
+        backends=_words(backends),
+        precisions=_words(precision),
+        threads=threads,
+        turns=rounds,
+        data=data,
+        frame_size=_size("--frame-size", frame_size) if frame_size else None,
+    )
+    with progress_bar("turns") as tell:
+        figures = measure(bench, log=console.print, on_turn=tell)
+    _show_inference(figures)
+    report(figures, json_file)
+
+
+def _show_inference(figures: Mapping[str, Any]) -> None:
+    table = Table("backend", "precision", "p50 ms", "p90", "p99", "frames/s", "as torch", "peak MB", "start s", "limit")
+    for row in figures["results"]:
+        times = [f"{row['latency_ms'][name]:.1f}" for name in ("p50", "p90", "p99")]
+        share = row["roofline_share"]
+        figures_of_row = [f"{row['fps']:.1f}", f"{100 * row['agreement']:.3f} %", f"{row['peak_rss_mb']:.0f}"]
+        limit = "" if share is None else f"{100 * share:.0f} %"
+        table.add_row(row["backend"], row["precision"], *times, *figures_of_row, f"{row['startup_s']:.1f}", limit)
+    console.print(table)
+    roofline = figures["roofline"]
+    console.print(
+        f"{figures['size']}, {roofline['model_gflop']:.1f} GFLOP a frame, {figures['threads']} threads; "
+        f"matrix products: {roofline['fp32_gflops']:.0f} GFLOP/s in fp32, {roofline['int8_gops']:.0f} GOP/s in int8"
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _size(option: str, text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None:
+        raise ConfigError(f"{option} '{text}' is not HxW, such as 384x640")
+    return int(found[1]), int(found[2])
