@@ -17,6 +17,7 @@ from ssada_core.errors import DataError
 from ssada_core.labels import CAMVID, LabelSpace
 
 _SIMULATED = re.compile(r"sim:(\w+)(?::(\d+)(?::(\d+)-(\d+)(?::([1-9]\d*))?)?)?")
+_STRETCH = re.compile(r"(frames|except):(\d+)-(\d+):(.+)")
 _SIMULATED_FRAMES = 200
 
 
@@ -127,7 +128,9 @@ def open_samples(reference: str, label_space: LabelSpace) -> Samples:
     - ``sim:DOMAIN[:SEED[:START-STOP[:STEP]]]``: frames START to STOP - 1 of a simulated drive (first 200 without);
     - ``LAYOUT:FOLDER[:SPLIT]``: a public data set as its authors ship it, such as ``cityscapes:data/cityscapes:val``
       (see :mod:`ssada_core.data.layouts`);
-    - ``every:N:REFERENCE``: the first of each N frames of another reference.
+    - ``every:N:REFERENCE``: the first of each N frames of another reference;
+    - ``frames:START-STOP:REFERENCE``: frames START to STOP - 1 (from 0) of another reference;
+    - ``except:START-STOP:REFERENCE``: all but those.
 
     Raises:
         DataError: if it is nothing of these, cannot be read, or its labels are in another label space.
@@ -139,6 +142,8 @@ def open_samples(reference: str, label_space: LabelSpace) -> Samples:
     kind = reference.partition(":")[0]
     if kind == "every":
         return _every(reference, label_space)
+    if kind in {"frames", "except"}:
+        return _stretch(reference, label_space)
     if kind in LAYOUTS and ":" in reference:
         return open_layout(reference, label_space)
     return _opened_path(reference, label_space)
@@ -174,6 +179,21 @@ def _every(reference: str, label_space: LabelSpace) -> Samples:
         raise DataError(f"'{reference}' is not every:N:REFERENCE, such as every:4:cityscapes:data/cityscapes:train")
     samples = open_samples(inner, label_space)
     return Subset(samples, range(0, len(samples), int(number)))
+
+
+def _stretch(reference: str, label_space: LabelSpace) -> Samples:
+    match = _STRETCH.fullmatch(reference)
+    if match is None:
+        raise DataError(f"'{reference}' is not frames:START-STOP:REFERENCE, such as frames:0-81:data/day.txt")
+    kind, start, stop, inner = match.groups()
+    samples = open_samples(inner, label_space)
+    if not int(start) < int(stop) <= len(samples):
+        raise DataError(f"'{reference}': START is below STOP, and STOP at most {len(samples)}, the number of frames")
+    inside = range(int(start), int(stop))
+    chosen = inside if kind == "frames" else [index for index in range(len(samples)) if index not in inside]
+    if not chosen:
+        raise DataError(f"'{reference}' leaves no frame")
+    return Subset(samples, chosen)
 
 
 def _opened_folder(path: Path, label_space: LabelSpace) -> Samples:

@@ -263,3 +263,22 @@ def test_open_in_another_label_space(drive: Path) -> None:
     for reference in (str(drive / "pack.zip"), "sim:day"):
         with pytest.raises(DataError, match="label space 'camvid', not 'two'"):
             open_samples(reference, other)
+
+
+def test_a_stretch_and_its_rest_divide_a_collection() -> None:
+    inside = open_samples("frames:3-5:sim:day:0:0-8", CAMVID)
+    outside = open_samples("except:3-5:sim:day:0:0-8", CAMVID)
+    whole = open_samples("sim:day:0:0-8", CAMVID)
+    assert [inside.name(i) for i in range(len(inside))] == [whole.name(3), whole.name(4)]
+    assert [outside.name(i) for i in range(len(outside))] == [whole.name(i) for i in (0, 1, 2, 5, 6, 7)]
+
+
+@pytest.mark.parametrize("reference", ["frames:3:sim:day", "frames:5-3:sim:day", "except:0-9:sim:day:0:0-8"])
+def test_a_stretch_that_is_none_says_what_is_wrong(reference: str) -> None:
+    with pytest.raises(DataError, match="frames:START-STOP|STOP at most"):
+        open_samples(reference, CAMVID)
+
+
+def test_a_rest_without_frames_is_refused() -> None:
+    with pytest.raises(DataError, match="leaves no frame"):
+        open_samples("except:0-8:sim:day:0:0-8", CAMVID)
