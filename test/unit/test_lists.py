@@ -275,7 +275,7 @@ def test_a_stretch_and_its_rest_divide_a_collection() -> None:
 
 @pytest.mark.parametrize("reference", ["frames:3:sim:day", "frames:5-3:sim:day", "except:0-9:sim:day:0:0-8"])
 def test_a_stretch_that_is_none_says_what_is_wrong(reference: str) -> None:
-    with pytest.raises(DataError, match="frames:START-STOP|STOP at most"):
+    with pytest.raises(DataError, match=r"frames:START-STOP|STOP at most"):
         open_samples(reference, CAMVID)
 
 
