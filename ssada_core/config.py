@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from ssada_core.errors import ConfigError
-from ssada_core.settings import Settings, parse_settings
+from ssada_core.settings import Settings, merge, parse_settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -57,14 +57,4 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         for part in reversed(key.split(".")):
             value = {part: value}
         result = merge(result, value)
-    return result
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` applied, mappings merged key by key."""
-    result = dict(base)
-    for key, value in changes.items():
-        current = result.get(key)
-        nested = isinstance(current, Mapping) and isinstance(value, Mapping)
-        result[key] = merge(current, value) if nested else value  # type: ignore[arg-type]
     return result

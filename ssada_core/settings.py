@@ -36,6 +36,16 @@ def parse_settings(kind: type[S], values: Mapping[str, Any], *, source: str) -> 
         raise ConfigError(_explain(kind, error, source)) from error
 
 
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` applied, mappings merged key by key."""
+    result = dict(base)
+    for key, value in changes.items():
+        current = result.get(key)
+        nested = isinstance(current, Mapping) and isinstance(value, Mapping)
+        result[key] = merge(current, value) if nested else value  # type: ignore[arg-type]
+    return result
+
+
 def nearest(word: str, candidates: list[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest candidate, or the list of what there is."""
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)

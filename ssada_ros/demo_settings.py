@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ssada_core.config import load_yaml, merge, parse_overrides
+from ssada_core.config import load_yaml, parse_overrides
 from ssada_core.errors import ConfigError
 from ssada_core.resources import resource
-from ssada_core.settings import Settings, parse_settings
+from ssada_core.settings import Settings, merge, parse_settings
 from ssada_ros.adaptation_settings import AdaptationNodeSettings
 from ssada_ros.demo_options import DemoOptions
 from ssada_ros.segmentation_settings import SegmentationSettings

@@ -8,12 +8,11 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from ssada_core.config import merge
 from ssada_core.errors import ConfigError
 from ssada_core.learning.offline import Mode
 from ssada_core.learning.settings import TrainingSettings, TuflSettings
 from ssada_core.networks.settings import NetworkSettings
-from ssada_core.settings import Settings, nearest, parse_settings
+from ssada_core.settings import Settings, merge, nearest, parse_settings
 
 SOURCE = "source"
 SETTINGS = (

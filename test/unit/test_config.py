@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssada_core.adaptation.settings import AdaptationSettings
-from ssada_core.config import load_settings, load_yaml, merge, parse_overrides
+from ssada_core.config import load_settings, load_yaml, parse_overrides
 from ssada_core.errors import ConfigError
 from ssada_core.learning.offline import OfflineSettings
 from ssada_core.resources import resource
+from ssada_core.settings import merge
 
 TREES = st.recursive(
     st.integers(), lambda children: st.dictionaries(st.sampled_from("abc"), children, max_size=3), max_leaves=8

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ssada_core.config import merge
-from ssada_core.settings import Settings, parse_settings
+from ssada_core.settings import Settings, merge, parse_settings
 from ssada_ros.adaptation_settings import AdaptationNodeSettings
 from ssada_ros.segmentation_settings import SegmentationSettings
 
