@@ -36,6 +36,7 @@ setup(
         shared("launch", ("*.py",)),
         shared("config", ("*.yaml", "*.xml")),
         shared("config/train", ("*.yaml",)),
+        shared("config/bench", ("*.yaml",)),
         shared("models", ("*.yaml",)),
         *(shared(folder.rstrip("/"), ("*.safetensors", "*.json", "*.md")) for folder in glob("models/*/")),
     ],
