@@ -19,3 +19,7 @@ app.add_typer(bench.app, name="bench")
 def main() -> int:
     """Run the core's commands; returns the exit status."""
     return common.run(app)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

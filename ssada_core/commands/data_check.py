@@ -80,10 +80,11 @@ def _parts(data: str, label_space: str) -> tuple[LabelSpace, list[_Part]]:
 
 
 def _configured(settings: OfflineSettings) -> Iterator[_Part]:
+    revealed = settings.data.budget > 0
     for role in ("source", "labelled", "unlabelled", "validation"):
         reference = getattr(settings.data, role)
         if reference and (role in PARTS[settings.mode] or role == "validation"):
-            yield _Part(role, reference, needs_labels=role != "unlabelled")
+            yield _Part(role, reference, needs_labels=role != "unlabelled" or revealed)
 
 
 def _check_part(part: _Part, space: LabelSpace) -> DataReport:

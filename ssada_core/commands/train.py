@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssada_core.commands.common import JsonOption, console, report
 from ssada_core.config import load_settings
+from ssada_core.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from ssada_core.learning.distributed import rank
 from ssada_core.learning.offline import OfflineSettings, train
 from ssada_core.learning.progress import Progress as TrainingProgress
 
@@ -19,28 +21,45 @@ from ssada_core.learning.progress import Progress as TrainingProgress
 def command(
     config: Annotated[Path, typer.Option(help="Training configuration (YAML).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as training.iterations=100")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Say where the run goes on; it does so without this, too.")
+    ] = False,
     json_file: JsonOption = None,
 ) -> int:
-    """Train a model offline; interrupted, the same command resumes.
+    """Train a model offline; interrupted, the same command goes on exactly where its last checkpoint is.
+
+    On several GPUs or machines: torchrun --nproc_per_node 2 -m ssada_core.cli train --config …; the batch sizes are
+    those of one process, and the run's folder must be one that all of them see.
 
     Example: ssada train --config config/train/sim_day.yaml training.iterations=200 out=runs/quick
     """
     settings = load_settings(OfflineSettings, config, overrides or [])
-    stop = _StopOnSignal()
+    stop, leads = _StopOnSignal(), rank() == 0
+    if resume and leads:
+        console.print(_where(Path(settings.out)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not leads) as bar:
         task = bar.add_task("training", total=settings.effective_training().iterations)
 
         def show(line: TrainingProgress) -> None:
             bar.update(task, completed=line.iteration, description=f"loss {line.figures['loss']:.3f}")
 
         result, manifest = train(settings, command=_command_line(), on_progress=show, should_stop=stop)
-    if manifest is None:
-        console.print(f"stopped after {result.iterations} iterations: the same command goes on")
+    if result.stopped:
+        if leads:
+            console.print(f"stopped after {result.iterations} iterations: the same command goes on")
         return 1
-    console.print(f"model: {Path(settings.out) / 'model'}")
-    report({"model": str(Path(settings.out) / "model"), "losses": result.losses, **manifest.metrics}, json_file)
+    if manifest is not None:
+        console.print(f"model: {Path(settings.out) / 'model'}")
+        report({"model": str(Path(settings.out) / "model"), "losses": result.losses, **manifest.metrics}, json_file)
     return 0
+
+
+def _where(run_dir: Path) -> str:
+    checkpoint = load_checkpoint(run_dir / CHECKPOINT_FILE)
+    if checkpoint is None:
+        return f"{run_dir} has no checkpoint yet: training starts from the beginning"
+    return f"{run_dir}: going on after iteration {checkpoint.iteration}"
 
 
 class _StopOnSignal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ class Checkpoint:
         seconds: time they took, over all attempts.
         identity: what must be the same for the round to go on: settings, frames per part, classes.
         tensors: weights, teacher and momentum by prefixed name.
+        reveals: which labels were revealed so far, see :mod:`ssada_core.learning.reveals`.
     """
 
     iteration: int
     seconds: float
     identity: dict[str, Any]
     tensors: dict[str, Tensor]
+    reveals: list[dict[str, Any]] = field(default_factory=list)
 
 
 def collect(network: nn.Module, teacher: nn.Module | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -86,7 +88,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StoreError: if it cannot be written.
     """
-    state = {"iteration": checkpoint.iteration, "seconds": checkpoint.seconds, "identity": checkpoint.identity}
+    state = {name: value for name, value in vars(checkpoint).items() if name != "tensors"}
     write_atomic(path, save(checkpoint.tensors, metadata={_STATE: json.dumps(state)}))
 
 
@@ -102,6 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         with safetensors.safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[_STATE])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-        return Checkpoint(int(state["iteration"]), float(state["seconds"]), dict(state["identity"]), tensors)
+        identity, reveals = dict(state["identity"]), list(state.get("reveals", []))
+        return Checkpoint(int(state["iteration"]), float(state["seconds"]), identity, tensors, reveals)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WorkerError(f"{path}: not a readable checkpoint ({error}): delete it to start the round anew") from error

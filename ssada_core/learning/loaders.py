@@ -24,6 +24,7 @@ from ssada_core.learning.batches import Batch, LabelledCrops, PairedCrops, Unlab
 from ssada_core.learning.pairs import augmented_view, sample_affine
 from ssada_core.learning.settings import TrainingSettings
 from ssada_core.learning.style import TranslatedSamples, fourier_style
+from ssada_core.learning.training_data import TrainingData
 from ssada_core.learning.views import (
     Mask,
     WeakView,
@@ -35,24 +36,11 @@ from ssada_core.learning.views import (
     weak_view,
 )
 
+__all__ = ["BatchMaker", "BatchStream", "TrainingData"]
+
 _MEBIBYTE = 1 << 20
 _SOURCE, _LABELLED, _UNLABELLED, _OTHER, _CROPS = range(5)  # independent random streams
 _STYLE = 6  # 5 is the trainer's
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a round trains on; each part may be missing.
-
-    Attributes:
-        source: labelled frames of the domain the model comes from.
-        labelled: labelled target frames, audit frames *not* among them.
-        unlabelled: target frames; labels they may have are never read.
-    """
-
-    source: Samples | None = None
-    labelled: Samples | None = None
-    unlabelled: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -69,19 +57,30 @@ class _Mixed:
 class BatchMaker:
     """Makes the batch of any iteration."""
 
-    def __init__(self, data: TrainingData, settings: TrainingSettings, *, pairs: bool = False) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        settings: TrainingSettings,
+        *,
+        pairs: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         """Look through the labelled frames for those that are only partly labelled (METHOD §7).
 
         Args:
             data: what to draw from.
             settings: of crops, batches and style.
             pairs: make TUFL's pairs of target views instead of weak and strong ones.
+            rank: which of the processes that train together this is, from 0: each draws frames of its own.
+            processes: how many they are.
 
         Raises:
             DataError: if there is nothing to train on, a labelled frame has no label, or a style lacks its images.
         """
         self._settings = settings
         self._paired = pairs
+        self._rank, self._processes = rank, processes
         if data.source is not None and settings.style.mode == "folder":
             data = replace(data, source=TranslatedSamples(data.source, Path(settings.style.folder)))
         self._crop = (settings.crop_height, settings.crop_width)
@@ -108,8 +107,7 @@ class BatchMaker:
         Raises:
             DataError: if a frame cannot be read, or a labelled one has no label.
         """
-        rng = np.random.default_rng([self._settings.seed, _CROPS, iteration])
-        settings = self._settings
+        rng, settings = self._generator(_CROPS, iteration), self._settings
         source = self._supervised(rng, self._source, _SOURCE, settings.source_batch, iteration)
         labelled = self._supervised(rng, self._labelled, _LABELLED, settings.labelled_batch, iteration)
         if not self._pool:
@@ -117,6 +115,10 @@ class BatchMaker:
         if self._paired:
             return Batch(source, labelled, None, self._pairs(rng, iteration))
         return Batch(source, labelled, self._unlabelled(rng, iteration))
+
+    def _generator(self, stream: int, iteration: int) -> np.random.Generator:
+        # The first process draws what a single one would.
+        return np.random.default_rng([self._settings.seed, stream, iteration] + ([self._rank] if self._rank else []))
 
     def _style_frames(self, data: TrainingData) -> Samples | None:
         """Target frames whose style FDA gives to source frames; None where it is off."""
@@ -143,7 +145,8 @@ class BatchMaker:
     def _draw(self, stream: int, total: int, count: int, iteration: int) -> list[int]:
         """Indices of one batch: each frame once per pass, the passes shuffled anew; small sets repeat in a batch."""
         drawn = []
-        for position in range(iteration * count, (iteration + 1) * count):
+        first = (iteration * self._processes + self._rank) * count
+        for position in range(first, first + count):
             epoch, offset = divmod(position, total)
             known, order = self._orders.get(stream, (-1, np.empty(0, np.int64)))
             if known != epoch:
@@ -181,7 +184,7 @@ class BatchMaker:
         if samples is None:
             return None
         indices = self._draw(stream, len(samples), count, iteration)
-        style = np.random.default_rng([self._settings.seed, _STYLE, iteration]) if stream == _SOURCE else None
+        style = self._generator(_STYLE, iteration) if stream == _SOURCE else None
         views = [self._view(rng, samples, index, labelled=True, style=style) for index in indices]
         labels = np.stack([view.label for view in views if view.label is not None]).astype(np.int64)
         return LabelledCrops(_stack([view.image for view in views]), torch.from_numpy(labels))

@@ -7,6 +7,7 @@ from collections import deque
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -55,16 +56,18 @@ def _parse(line: bytes) -> Progress | None:
 class ProgressLog:
     """Appends lines; on opening, it forgets those of iterations that will be done again."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        """Keep the lines of the first ``keep`` iterations.
+    def __init__(self, path: Path, *, keep: int, silent: bool = False) -> None:
+        """Keep the lines of the first ``keep`` iterations; a silent log leaves the file alone.
 
         Raises:
             StoreError: if the file cannot be written.
         """
         lines = [line for line in read_progress(path) if line.iteration <= keep]
-        write_atomic(path, b"".join(_encode(line) for line in lines))
         self._recent = deque(lines, maxlen=_RECENT)
-        self._file = path.open("ab")
+        self._file: BinaryIO | None = None
+        if not silent:
+            write_atomic(path, b"".join(_encode(line) for line in lines))
+            self._file = path.open("ab")
 
     def __enter__(self) -> ProgressLog:
         return self
@@ -72,13 +75,15 @@ class ProgressLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, line: Progress) -> None:
         """Append a line, visible to other processes at once."""
         self._recent.append(line)
-        self._file.write(_encode(line))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_encode(line))
+            self._file.flush()
 
     def recent_losses(self) -> dict[str, float]:
         """The loss and its parts, each the mean over the last tenth of the iterations (100 at most)."""
@@ -90,7 +95,8 @@ class ProgressLog:
 
     def sync(self) -> None:
         """Bring what was written to the disk."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
 
 def _encode(line: Progress) -> bytes:

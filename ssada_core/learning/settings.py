@@ -78,6 +78,33 @@ class TuflSettings(Settings):
     adaptive_cap: float = Field(0.999, gt=0, lt=1, description="Largest adaptive threshold.")
 
 
+class BudgetSettings(Settings):
+    """Labels revealed from disk while training goes on, as if a human gave them (METHOD §5)."""
+
+    budget: float = Field(
+        0.0,
+        ge=0,
+        description="Target frames whose label may be revealed: a share of them up to 1, or a number; 0 turns it off.",
+    )
+    initial_share: float = Field(
+        0.01, ge=0, description="Labels revealed at the start: a share of the target frames up to 1, or a number."
+    )
+    schedule: tuple[float, ...] = Field(
+        (0.1, 0.2, 0.3),
+        description="Shares of the training after which equal parts of the rest are revealed; none: all at the start.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> BudgetSettings:
+        for name in ("budget", "initial_share"):
+            value = getattr(self, name)
+            if value > 1 and value != int(value):
+                raise ValueError(f"{name} {value} is neither a share up to 1 nor a whole number of frames")
+        if not all(0 < share < 1 for share in self.schedule) or list(self.schedule) != sorted(set(self.schedule)):
+            raise ValueError(f"schedule {list(self.schedule)}: give rising shares between 0 and 1, such as 0.1, 0.2")
+        return self
+
+
 class TrainingSettings(Settings):
     """A training round: source, labelled target and unlabelled target together (METHOD §3, §4, §6)."""
 
@@ -125,6 +152,9 @@ class TrainingSettings(Settings):
     mixing: MixingSettings = Field(default_factory=MixingSettings)
     style: StyleSettings = Field(default_factory=StyleSettings)
 
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic: bf16 mixed with fp32, or fp32; auto is bf16 on GPUs that have it, else fp32."
+    )
     checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Iterations between checkpoints.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Everything random follows from it.")
     threads: int = Field(1, ge=1, le=256, description="CPU threads; set by the process that trains.")

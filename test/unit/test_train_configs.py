@@ -59,7 +59,7 @@ def test_its_references_are_well_formed(path: Path, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     settings = load_settings(OfflineSettings, path)
     space = load_label_space(settings.label_space)
-    for reference in filter(None, settings.data.model_dump().values()):
+    for reference in (value for value in settings.data.model_dump().values() if value and isinstance(value, str)):
         folder = re.sub(r"^every:\d+:", "", reference).split(":")
         if layout(reference):
             Path(folder[1]).mkdir(parents=True, exist_ok=True)
