@@ -36,10 +36,12 @@ class SegmentationNetwork(nn.Module, ABC):
     Attributes:
         num_classes: C.
         feature_size: D of :meth:`forward_with_features`.
+        logit_stride: pixels of the image, in either direction, for one of :meth:`coarse_with_features`.
     """
 
     num_classes: int
     feature_size: int
+    logit_stride: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +54,15 @@ class SegmentationNetwork(nn.Module, ABC):
     @abstractmethod
     def forward_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Main logits and one feature vector per image, ``[B,D]``, pooled from the context path."""
+
+    def coarse_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Main logits as they are before they are enlarged, and the features of :meth:`forward_with_features`.
+
+        Returns:
+            ``[B,C,h,w]``, where h and w are the sizes of the image, padded as the network needs, over
+            :attr:`logit_stride`; and ``[B,D]``.
+        """
+        return self.forward_with_features(x)
 
     @abstractmethod
     def train_forward(

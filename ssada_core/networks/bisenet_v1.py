@@ -23,6 +23,7 @@ from ssada_core.networks.blocks import (
 )
 
 STRIDE = 32
+LOGIT_STRIDE = 8
 PATH_CHANNELS = 128
 FUSED_CHANNELS = 256
 AUXILIARY_HIDDEN = 64
@@ -62,6 +63,7 @@ class BiSeNetV1(SegmentationNetwork):
     """Spatial path for detail, context path for meaning, fused at 1/8 of the image."""
 
     feature_size = PATH_CHANNELS
+    logit_stride = LOGIT_STRIDE
 
     def __init__(self, backbone: Backbone, num_classes: int, *, gate_batch_norm: bool = False) -> None:
         super().__init__()
@@ -79,14 +81,18 @@ class BiSeNetV1(SegmentationNetwork):
         """See :class:`SegmentationNetwork`."""
         self._check_batch(x)
         encoded = self._encode(x)
-        return upsample(self._decode(encoded.spatial, encoded.context8), 8, _size(x))
+        return upsample(self._decode(encoded.spatial, encoded.context8), LOGIT_STRIDE, _size(x))
 
     def forward_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`SegmentationNetwork`; the features are the mean of the context at 1/8."""
+        logits, features = self.coarse_with_features(x)
+        return upsample(logits, LOGIT_STRIDE, _size(x)), features
+
+    def coarse_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`SegmentationNetwork`."""
         self._check_batch(x)
         encoded = self._encode(x)
-        logits = upsample(self._decode(encoded.spatial, encoded.context8), 8, _size(x))
-        return logits, encoded.context8.mean(dim=(2, 3))
+        return self._decode(encoded.spatial, encoded.context8), encoded.context8.mean(dim=(2, 3))
 
     def train_forward(
         self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
@@ -96,7 +102,7 @@ class BiSeNetV1(SegmentationNetwork):
         encoded = self._encode(x)
         size, batch = _size(x), x.shape[0]
         spatial, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
-        logits = upsample(self._decode(spatial, context), 8, size)
+        logits = upsample(self._decode(spatial, context), LOGIT_STRIDE, size)
         perturbed = logits[batch:] if logits.shape[0] > batch else None
         return NetworkOutput(logits[:batch], self._auxiliary(encoded, part(auxiliary), size), perturbed)
 

@@ -21,6 +21,7 @@ from ssada_core.networks.bilateral import (
 from ssada_core.networks.blocks import initialise, pad_to_multiple, upsample, with_perturbed
 
 STRIDE = 32
+LOGIT_STRIDE = 8
 BOOSTED_STRIDES = (4, 8, 16, 32)
 PERTURB_DROPOUT = 0.5
 
@@ -40,6 +41,7 @@ class BiSeNetV2(SegmentationNetwork):
     """
 
     feature_size = CHANNELS
+    logit_stride = LOGIT_STRIDE
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -61,10 +63,14 @@ class BiSeNetV2(SegmentationNetwork):
 
     def forward_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`SegmentationNetwork`; the features are the mean of the semantic branch's context."""
+        logits, features = self.coarse_with_features(x)
+        return upsample(logits, LOGIT_STRIDE, _size(x)), features
+
+    def coarse_with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`SegmentationNetwork`."""
         self._check_batch(x)
         encoded = self._encode(x)
-        logits = self._decode(encoded.detail, encoded.context, _size(x))
-        return logits, encoded.context.mean(dim=(2, 3))
+        return self._decode(encoded.detail, encoded.context), encoded.context.mean(dim=(2, 3))
 
     def train_forward(
         self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
@@ -73,7 +79,7 @@ class BiSeNetV2(SegmentationNetwork):
         self._check_batch(x)
         encoded = self._encode(x)
         detail, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
-        logits, batch = self._decode(detail, context, _size(x)), x.shape[0]
+        logits, batch = upsample(self._decode(detail, context), LOGIT_STRIDE, _size(x)), x.shape[0]
         perturbed = logits[batch:] if logits.shape[0] > batch else None
         return NetworkOutput(logits[:batch], self._auxiliary(encoded.boosted, part(auxiliary), _size(x)), perturbed)
 
@@ -86,8 +92,9 @@ class BiSeNetV2(SegmentationNetwork):
         boosted, context = self.semantic(padded)
         return _Encoded(self.detail(padded), context, boosted)
 
-    def _decode(self, detail: Tensor, context: Tensor, size: tuple[int, int]) -> Tensor:
-        return upsample(self.head(self.aggregation(detail, context)), 8, size)
+    def _decode(self, detail: Tensor, context: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.aggregation(detail, context))
+        return logits
 
     def _auxiliary(self, boosted: tuple[Tensor, ...], chosen: slice, size: tuple[int, int]) -> tuple[Tensor, ...]:
         if boosted[0][chosen].shape[0] == 0:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ssada_core.inference.export import export_onnx
-from ssada_core.inference.graph import OUTPUT_NAMES, DeployedGraph, pixel_statistics
+from ssada_core.inference.graph import OUTPUT_NAMES, DeployedGraph, enlarge, mean_log, pixel_statistics
+from ssada_core.networks.blocks import upsample
 from ssada_core.networks.settings import NetworkSettings
 
 SETTINGS = NetworkSettings(input_height=64, input_width=96)
@@ -54,6 +55,25 @@ def test_hand_computed_pixel() -> None:
 
 def test_of_equal_logits_the_lowest_class_wins() -> None:
     assert pixel_statistics(torch.zeros(1, 4, 1, 1))[0].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("small", "factor", "size"), [((3, 4), 8, (24, 32)), ((3, 4), 8, (18, 25)), ((5, 2), 2, (9, 3))]
+)
+def test_enlarging_is_bilinear_interpolation(small: tuple[int, int], factor: int, size: tuple[int, int]) -> None:
+    logits = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(enlarge(logits, factor, size), upsample(logits, factor, size), atol=1e-5, rtol=1e-5)
+    assert enlarge(logits, 1, small) is not None
+    torch.testing.assert_close(enlarge(logits, 1, (2, 2)), logits[..., :2, :2])
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 48), (1, 7, 5), (1, 6, 5), (3, 1, 1)])
+@pytest.mark.parametrize("highest", [11.0, 255.0])
+def test_mean_of_logarithms(shape: tuple[int, int, int], highest: float) -> None:
+    values = 1 + (highest - 1) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mean_log(values, highest), values.double().log().mean(dim=(1, 2)).float())
+    full = torch.full(shape, highest)
+    assert torch.isfinite(mean_log(full, highest)).all()
 
 
 def test_graph_is_the_network_on_normalised_rgb() -> None:
