@@ -78,7 +78,8 @@ def enlarge(logits: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     rows, columns = (
         _bilinear(count, factor, wanted, logits.device) for count, wanted in zip(logits.shape[-2:], size, strict=True)
     )
-    return torch.matmul(rows.T, torch.matmul(logits, columns))
+    with torch.autocast(logits.device.type, enabled=False):  # which would round the logits
+        return torch.matmul(rows.T, torch.matmul(logits, columns))
 
 
 @lru_cache(maxsize=64)
