@@ -36,7 +36,7 @@ def command(
     settings = load_settings(OfflineSettings, config, overrides or [])
     stop, leads = _StopOnSignal(), rank() == 0
     if resume and leads:
-        console.print(_where(Path(settings.out)))
+        console.print(_where(Path(settings.out)), soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not leads) as bar:
         task = bar.add_task("training", total=settings.effective_training().iterations)

@@ -45,7 +45,7 @@ class World:
         """The first process's text, in every process."""
         if self.size == 1:
             return text
-        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(self.device)
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
         length = torch.tensor([data.numel()], device=self.device)
         dist.broadcast(length, 0)
         if not self.leads:

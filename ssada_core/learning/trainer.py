@@ -152,6 +152,7 @@ class Trainer:
         fast = dilated_pointwise(self.network) if self.device.type == "cpu" else nullcontext()
         with fast, ProgressLog(self._run_dir / PROGRESS_FILE, keep=start, silent=not self._world.leads) as log:
             done = self._train(module, start, clock, log)
+            self._world.wait()  # until the first has written its last checkpoint
             return TrainingResult(done, clock.seconds(), log.recent_losses(), done < self.settings.iterations)
 
     def _use(self, data: TrainingData, class_iou: NDArray[np.floating] | None) -> None:
@@ -226,12 +227,12 @@ class Trainer:
         """What is called in each iteration: with several processes, their gradients are averaged on the way back."""
         if self._world.size == 1:
             return self._objective
-        # Parts of a batch may be missing, and with them the use of some heads.
-        frozen = self.settings.freeze_batch_norm
-        return DistributedDataParallel(self._objective, find_unused_parameters=True, broadcast_buffers=not frozen)
+        # Auxiliary heads learn from labels only; as long as there are none, they have no gradients to wait for.
+        unused = self._maker.sizes["source"] + self._maker.sizes["labelled"] == 0
+        return DistributedDataParallel(self._objective, find_unused_parameters=unused)
 
     def _whole_batch_norm(self) -> None:
-        """Let batch norm that learns see the batch of all processes; PyTorch has that on GPUs only."""
+        # Batch norm that learns sees the batch of all processes; PyTorch has that on GPUs only.
         if self._world.size > 1 and self.device.type == "cuda" and not self.settings.freeze_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
 
