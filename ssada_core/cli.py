@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ssada_core.commands import bench, common, data, data_check, evaluate, models, train
+from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, train
 
 app = common.make_app("Road segmentation that learns the road it drives on. Every command has --help with an example.")
+app.command("annotate")(annotate.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("export")(models.export)

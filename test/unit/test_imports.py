@@ -59,6 +59,8 @@ OPTIONAL = (
     "cv_bridge",
     "nncf",
     "launch",
+    "fastapi",
+    "uvicorn",
 )
 
 

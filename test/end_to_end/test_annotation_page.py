@@ -1,0 +1,251 @@
+"""The annotation page in a real browser, on a real server and a real pool: what is drawn is what arrives."""
+
+from __future__ import annotations
+
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from annotate_fixtures import SIZE, Person, capsule, connected, fill_pool, open_pool, serving
+
+from ssada_core.annotation.segments import superpixels
+
+RADIUS = 8
+
+
+class Expected:
+    """The label that a sequence of acts makes, computed without the page."""
+
+    def __init__(self, root, query_id):
+        with open_pool(root) as pool:
+            record = pool.by_query(query_id)
+            prediction, self.confidence = pool.prediction(record)
+            self.patches = superpixels(pool.image(record), 1)
+        self.prediction, self.label = prediction, prediction.copy()
+        self.touched = np.zeros(SIZE, np.bool_)
+
+    def paint(self, where, value):
+        self.label[where] = value
+        self.touched |= where
+
+    def erase(self, where):
+        self.label[where] = self.prediction[where]
+        self.touched &= ~where
+
+    def patch(self, x, y):
+        return self.patches == self.patches[y, x]
+
+    def submitted(self, least=0.0):
+        return np.where(self.touched | (self.confidence >= least * 255), self.label, 255)
+
+
+def inside(corners):
+    """Pixels whose centre lies inside a polygon: drawn sixteen times as large by OpenCV, looked up at the centres."""
+    height, width = SIZE
+    canvas = np.zeros((16 * height, 16 * width), np.uint8)
+    cv2.fillPoly(canvas, [np.array(corners) * 16], 1)
+    return canvas[8::16, 8::16] > 0
+
+
+def stored(root, query_id):
+    with open_pool(root) as pool:
+        record = pool.by_query(query_id)
+        return record, pool.label(record), pool.label_history(query_id)
+
+
+def differing(expected, found):
+    return int(np.count_nonzero(expected != found))
+
+
+@pytest.fixture
+def pool_root(tmp_path):
+    return tmp_path / "pool"
+
+
+def test_a_frame_is_corrected_by_mouse_pixel_by_pixel(pool_root, watched_page):
+    first, second, _ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        page.wait_for_selector(".card")
+        assert page.locator(".card").count() == 3
+        assert "0 of 3 frames labelled" in page.inner_text("#progress-words")
+        person.open(first)
+        _correct(person, page, expected)
+        page.click("input[name=rule][value=above]")
+        page.fill("#share", "60")
+        page.click("#submit")
+        person.toast("Label stored")
+        person.wait_for(second)  # the next one opens by itself
+        person.watched.assert_clean()
+    record, label, history = stored(pool_root, first)
+    assert (record.state, record.annotator, len(history)) == ("labelled", "Ada", 1)
+    assert differing(expected.submitted(0.6), label) == 0
+    assert 0.02 < np.mean(label == 255) < 0.9
+    with open_pool(pool_root) as pool:
+        assert pool.verify() == []
+
+
+def _correct(person, page, expected):
+    """Every tool once, with an undo for good measure."""
+    person.press("4")  # the class by its number; two patches in one drag
+    person.drag((60, 30), (150, 40))
+    expected.paint(expected.patch(60, 30) | expected.patch(150, 40), 3)
+
+    page.click(".tool[data-tool=region]")
+    page.click(".class:has-text('sidewalk')")
+    region = connected(expected.prediction, 10, 130) & connected(expected.label, 10, 130)
+    person.click(10, 130)
+    expected.paint(region, 4)
+
+    page.click(".tool[data-tool=brush]")
+    person.press("9")
+    person.drag((100, 60), (140, 90), (100, 110))
+    expected.paint(capsule(SIZE, (100, 60), (140, 90), RADIUS) | capsule(SIZE, (140, 90), (100, 110), RADIUS), 8)
+
+    page.click(".tool[data-tool=fill]")
+    person.press("3")
+    person.click(120, 3)
+    page.click("#undo")  # the fill is taken back
+    person.press("2")
+    person.click(200, 130)
+    expected.paint(connected(expected.label, 200, 130), 1)
+
+    page.click(".tool[data-tool=polygon]")
+    person.press("u")
+    for x, y in ((20, 20), (70, 25), (40, 70)):
+        person.click(x + 0.25, y + 0.25)
+    person.press("Enter")
+    expected.paint(inside([(21, 21), (71, 26), (41, 71)]), 255)
+    person.press("z")
+    person.press("y")
+
+    page.click(".tool[data-tool=eraser]")
+    person.drag((110, 66), (118, 74))
+    expected.erase(capsule(SIZE, (110, 66), (118, 74), RADIUS))
+
+
+def test_the_draft_is_there_after_a_reload_and_after_the_server_was_killed(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        person.open(first)
+        person.press("4")
+        person.click(60, 30)
+        expected.paint(expected.patch(60, 30), 3)
+        person.saved()
+        page.reload()
+        person.wait_for(first)
+        person.toast("Your draft is back")
+        person.press("9")
+        person.click(150, 40)
+        expected.paint(expected.patch(150, 40), 8)
+        person.saved()
+        server.stop(signal.SIGKILL)
+        server.start()
+        page.reload()
+        person.wait_for(first)
+        person.press("Control+Enter")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
+
+
+def test_the_keyboard_alone_is_enough(pool_root, watched_page):
+    first, second, third = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        page.wait_for_selector(".card")
+        while page.evaluate("document.activeElement.dataset.id") != first:
+            person.press("Tab")
+        person.press("Enter")
+        person.wait_for(first)
+        x, y = SIZE[1] // 2, SIZE[0] // 2
+        person.press("5", "Shift+ArrowLeft", "Shift+ArrowLeft", "ArrowUp", "Space")
+        x, y = x - 20, y - 1
+        expected.paint(expected.patch(x, y), 4)
+        person.press("b", "[", "9", "Shift+ArrowDown")
+        y += 10
+        page.keyboard.down("Space")
+        person.press("Shift+ArrowRight", "ArrowDown")
+        page.keyboard.up("Space")
+        strokes = [((x, y), (x + 10, y)), ((x + 10, y), (x + 10, y + 1))]
+        expected.paint(sum(capsule(SIZE, *ends, 6) for ends in strokes) > 0, 8)
+        person.press("n", "f", "1", "Enter", "Control+z", "Control+Enter")
+        person.toast("Label stored")
+        person.wait_for(second)
+        person.press("k")
+        page.keyboard.type("nothing new")
+        person.press("Enter")
+        person.wait_for(third)
+        person.press("Delete")
+        page.keyboard.type("a face")
+        person.press("Enter")
+        page.wait_for_selector("#list:not([hidden])")
+        person.watched.assert_clean()
+    assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
+    with open_pool(pool_root) as pool:
+        assert [(pool.by_query(name).state, pool.by_query(name).reason) for name in (second, third)] == [
+            ("skipped", "nothing new"),
+            ("rejected", "a face"),
+        ]
+        assert not list((pool_root / "images").rglob(f"*{third.partition('-')[2]}*"))
+
+
+def test_two_people_do_not_overwrite_each_other(pool_root, watched_page):
+    first, second, _ = fill_pool(pool_root)
+    with serving(pool_root, lease_s=600) as server:
+        ada = Person(watched_page(server.origin), server.address)
+        bob = Person(watched_page(server.origin), server.address, "Bob")
+        ada.open(first)
+        bob.page.reload()
+        bob.page.wait_for_selector(f".card[data-id='{first}'] .taken")
+        assert bob.page.inner_text(f".card[data-id='{first}'] .taken") == "Ada is on it"
+        bob.page.click(f".card[data-id='{first}']")
+        bob.page.wait_for_selector("dialog:has-text('being edited by Ada')")
+        bob.press("Enter")
+        ada.press("4")
+        ada.click(60, 30)
+        ada.press("Control+Enter")
+        ada.toast("Label stored")
+        ada.wait_for(second)
+        bob.page.click("#tabs button:has-text('Labelled')")
+        bob.open(first)  # a correction: the label that is there is where it begins
+        bob.press("9")
+        bob.click(150, 40)
+        bob.press("Control+Enter")
+        bob.toast("Label stored")
+        assert "error: Failed to load resource" in bob.watched.errors[0]  # the browser's own word for the refusal
+        ada.watched.assert_clean()
+    expected = Expected(pool_root, first)
+    expected.paint(expected.patch(60, 30), 3)
+    one = expected.label.copy()
+    expected.paint(expected.patch(150, 40), 8)
+    _, label, history = stored(pool_root, first)
+    assert differing(expected.label, label) == 0
+    assert [(entry.version, entry.annotator) for entry in history] == [(1, "Ada"), (2, "Bob")]
+    with open_pool(pool_root) as pool:
+        assert differing(one, pool.read_label(history[0])) == 0
+
+
+def test_a_suspicious_label_is_held_until_somebody_looks_again(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root, predictions=False)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        person.open(first)
+        person.press("f", "4")
+        person.click(100, 100)  # there is no prediction: all of it becomes road
+        person.press("Control+Enter")
+        person.page.wait_for_selector("dialog:has-text('It is held: all of it is')")
+        assert stored(pool_root, first)[0].state == "held"
+        person.page.click("dialog button:has-text('It is right')")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    record, label, history = stored(pool_root, first)
+    assert (record.state, set(np.unique(label)), len(history)) == ("labelled", {3}, 2)
