@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssada_core.errors import ConfigError
 
@@ -52,6 +52,11 @@ class World:
             data = torch.empty(int(length), dtype=torch.uint8, device=self.device)
         dist.broadcast(data, 0)
         return bytes(data.tolist()).decode()
+
+    def join_batch_norm(self, network: nn.Module) -> None:
+        """Let batch norm see the batch of all processes, in place; PyTorch has that on GPUs only."""
+        if self.size > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         """Go on when every process has come here."""

@@ -55,10 +55,11 @@ class Objective(nn.Module):
         settings, classes = self._settings, self.network.num_classes
         iou = checked_iou(class_iou, classes)
         self._iou = self._tensor(fill_unknown(iou))
-        counted = data.labelled if data.labelled is not None and len(data.labelled) else data.source
+        source = data.source if self.network.source_heads is None else None  # else of other classes
+        counted = data.labelled if data.labelled is not None and len(data.labelled) else source
         self.class_weights = class_weights(settings, iou, counted)
         self._weights = None if settings.class_weights == "none" else self._tensor(self.class_weights)
-        self._rare = long_tail_classes(settings.mixing, data.source, classes, self._device)
+        self._rare = long_tail_classes(settings.mixing, source, classes, self._device)
 
     def forward(self, iteration: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss with a gradient, and named figures without one."""

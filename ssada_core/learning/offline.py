@@ -21,6 +21,7 @@ from ssada_core.learning.offline_model import MODEL_FOLDER, initial_network, wri
 from ssada_core.learning.offline_settings import PARTS, DataSettings, Mode, OfflineSettings
 from ssada_core.learning.progress import Progress
 from ssada_core.learning.reveals import LabelReveals, Target
+from ssada_core.learning.separate_heads import source_space
 from ssada_core.learning.tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 from ssada_core.learning.trainer import Trainer, TrainingResult
 from ssada_core.store.manifest import ModelManifest
@@ -107,7 +108,8 @@ def _training_data(settings: OfflineSettings, label_space: LabelSpace) -> Traini
         wanted = part in PARTS[settings.mode] and not (part == "labelled" and budget)
         if wanted and not reference and not (settings.mode == "ssada" and part == "source"):
             raise ConfigError(f"mode '{settings.mode}' trains on {part} frames: set data.{part}")
-        parts[part] = _open(reference, settings, label_space) if wanted and reference else None
+        space = source_space(settings, label_space) if part == "source" else label_space
+        parts[part] = _open(reference, settings, space) if wanted and reference else None
     return TrainingData(**parts)
 
 

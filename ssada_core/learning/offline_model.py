@@ -14,6 +14,7 @@ from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.torch_engine import TorchEngine
 from ssada_core.labels import LabelSpace
 from ssada_core.learning.offline_settings import OfflineSettings
+from ssada_core.learning.separate_heads import adopt, source_space
 from ssada_core.learning.trainer import TrainingResult
 from ssada_core.networks.base import SegmentationNetwork
 from ssada_core.networks.build import build_network
@@ -36,10 +37,20 @@ def initial_network(settings: OfflineSettings, label_space: LabelSpace) -> Segme
     """
     torch.manual_seed(settings.training.seed)  # the heads start at random: the same configuration, the same model
     network = build_network(settings.network, label_space.num_classes, pretrained=not settings.initial)
+    source = source_space(settings, label_space)
+    separate = source.classes != label_space.classes
     if settings.initial:
         folder = resolve_model(settings.initial)
         verify(folder)
+        if separate and read_manifest(folder).labels().classes == source.classes:
+            trained = build_network(settings.network, source.num_classes, pretrained=False)
+            load_weights(trained, folder / WEIGHTS_FILE)
+            network.add_source_heads(source.num_classes)
+            adopt(network, trained, source, label_space)
+            return network
         load_weights(network, folder / WEIGHTS_FILE)
+    if separate:
+        network.add_source_heads(source.num_classes)
     return network
 
 
@@ -50,12 +61,13 @@ def write_model(
     result: TrainingResult,
     command: str,
 ) -> ModelManifest:
-    """Write ``out/model``, replacing an earlier one; what is measured are the weights as they are stored.
+    """Write ``out/model``, replacing an earlier one, with the target's heads; measured are the weights as stored.
 
     Raises:
         StoreError: if it cannot be written.
         DataError: if the validation frames cannot be read.
     """
+    network.drop_source_heads()
     folder = Path(settings.out) / MODEL_FOLDER
     fresh = folder.with_name(f".{MODEL_FOLDER}{TEMPORARY_SUFFIX}")
     shutil.rmtree(fresh, ignore_errors=True)

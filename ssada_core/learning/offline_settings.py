@@ -38,6 +38,9 @@ class OfflineSettings(Settings):
     mode: Mode = Field("source", description="source, supervised, joint, ssada or tufl.")
     out: str = Field("runs/model", description="Folder of the run; the model is in its subfolder model/.")
     label_space: str = Field("camvid", description="A built-in label space or a YAML file.")
+    source_label_space: str = Field(
+        "", description="The source's, where it has other classes: it then has heads of its own; empty: label_space."
+    )
     initial: str = Field("", description="Model to start from; empty starts from ImageNet weights.")
     half: bool = Field(True, description="Store convolution weights as float16.")
     note: str = Field("", description="Kept in the manifest: licence of the data, purpose.")

@@ -70,7 +70,7 @@ def ssada_step(
         batch: on the network's device.
         settings: of OHEM and mixing.
         thresholds: confidence test of the pseudo-labels, see :func:`~ssada_core.learning.losses.confidence_mask`.
-        class_weights: float ``[C]`` for the supervised losses.
+        class_weights: float ``[C]`` for the supervised losses; not for heads of the source's own.
         teacher: makes the pseudo-labels, in evaluation mode; None: the network itself, in the same pass.
         rare: bool ``[C]``, classes that ``long_tail`` pastes more often.
 
@@ -86,7 +86,7 @@ def ssada_step(
     losses = _supervised(output, present, settings, class_weights)
     figures: dict[str, Tensor] = {}
     if batch.unlabelled is not None:
-        first = sum(len(crops.images) for crops in present.values())
+        first = sum(len(crops.images) for crops in present.values()) - _separate(network, present)
         own = own or _own(output, first, batch.unlabelled)
         losses["unlabelled"], figures = _unlabelled(output, first, batch.unlabelled, (other, own), thresholds)
     loss = torch.stack(list(losses.values())).mean()
@@ -107,7 +107,16 @@ def _forward(
     if unlabelled is not None:
         images += [unlabelled.weak, unlabelled.strong1, unlabelled.strong2]
         perturb = slice(supervised, supervised + len(unlabelled.weak))
-    return network.train_forward(normalise(torch.cat(images)), perturb=perturb, auxiliary=slice(0, supervised))
+    separate = _separate(network, present)
+    own_heads = {"source": separate} if separate else {}
+    return network.train_forward(
+        normalise(torch.cat(images)), perturb=perturb, auxiliary=slice(separate, supervised), **own_heads
+    )
+
+
+def _separate(network: SegmentationNetwork, present: dict[str, LabelledCrops]) -> int:
+    """How many images, the first of the batch, go to heads of the source's own."""
+    return len(present["source"].images) if network.source_heads is not None and "source" in present else 0
 
 
 def _supervised(
@@ -116,14 +125,17 @@ def _supervised(
     losses: dict[str, Tensor] = {}
     start = 0
     for name, crops in present.items():
-        part = slice(start, start + len(crops.images))
-        start = part.stop
+        heads, weights = output.source, None  # the weights are of the target's classes
+        if name != "source" or not output.source:
+            part = slice(start, start + len(crops.images))
+            start = part.stop
+            heads, weights = tuple(head[part] for head in (output.logits, *output.auxiliary)), class_weights
         losses[name] = supervised_loss(
-            [head[part] for head in (output.logits, *output.auxiliary)],
+            heads,
             crops.labels,
             threshold=settings.ohem_threshold,
             min_kept_share=settings.ohem_min_kept_share,
-            class_weights=class_weights,
+            class_weights=weights,
         )
     return losses
 

@@ -118,7 +118,8 @@ class Trainer:
         # channels_last: 1.7 times as fast on the CPU.
         self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.freeze_batch_norm(settings.freeze_batch_norm)
-        self._whole_batch_norm()
+        if not settings.freeze_batch_norm:
+            self._world.join_batch_norm(self.network)
         self.teacher = _copy(self.network) if settings.pseudo == "teacher" else None
         self._optimizer = build_optimizer(self.network, settings)
         self._tufl, self._reveals = tufl, reveals
@@ -228,13 +229,9 @@ class Trainer:
         if self._world.size == 1:
             return self._objective
         # Auxiliary heads learn from labels only; as long as there are none, they have no gradients to wait for.
-        unused = self._maker.sizes["source"] + self._maker.sizes["labelled"] == 0
+        shared = self._maker.sizes["source"] if self.network.source_heads is None else 0
+        unused = shared + self._maker.sizes["labelled"] == 0
         return DistributedDataParallel(self._objective, find_unused_parameters=unused)
-
-    def _whole_batch_norm(self) -> None:
-        # Batch norm that learns sees the batch of all processes; PyTorch has that on GPUs only.
-        if self._world.size > 1 and self.device.type == "cuda" and not self.settings.freeze_batch_norm:
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
 
     def _asked_to_stop(self) -> bool:
         return self._should_stop() if self._world.size == 1 else self._stop_agreed

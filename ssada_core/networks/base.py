@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssada_core.errors import ModelError
+from ssada_core.networks.blocks import initialise
 
 ALL = slice(None)
 NONE = slice(0, 0)
@@ -23,11 +24,14 @@ class NetworkOutput:
         logits: main head, ``[B,C,H,W]``.
         auxiliary: auxiliary heads, ``[Ba,C,H,W]`` each, for the part of the batch that was asked for.
         perturbed: main head on features with dropped channels, ``[Bp,C,H,W]``, or None.
+        source: what the source's own heads say of the first images, ``[Bs,Cs,H,W]`` each, the main head first;
+            those images are then not among the others. Empty where source and target share their heads.
     """
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...]
     perturbed: Tensor | None
+    source: tuple[Tensor, ...] = ()
 
 
 class SegmentationNetwork(nn.Module, ABC):
@@ -37,6 +41,7 @@ class SegmentationNetwork(nn.Module, ABC):
         num_classes: C.
         feature_size: D of :meth:`forward_with_features`.
         logit_stride: pixels of the image, in either direction, for one of :meth:`coarse_with_features`.
+        source_heads: heads for the source's label space, the main one first; None where it is the target's own.
     """
 
     num_classes: int
@@ -46,6 +51,7 @@ class SegmentationNetwork(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._batch_norm_frozen = False
+        self.source_heads: nn.ModuleList | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +72,7 @@ class SegmentationNetwork(nn.Module, ABC):
 
     @abstractmethod
     def train_forward(
-        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True, source: int = 0
     ) -> NetworkOutput:
         """One pass with what the losses need; the encoder runs once.
 
@@ -74,6 +80,7 @@ class SegmentationNetwork(nn.Module, ABC):
             x: ``[B,3,H,W]``; source, target and unlabelled views may be concatenated.
             perturb: which images also get a prediction from perturbed features (a slice of the batch, or all).
             auxiliary: which images the auxiliary heads are computed for.
+            source: how many images, the first ones, go to the source's own heads instead.
 
         Raises:
             ModelError: for a batch of one image while batch norm learns its statistics.
@@ -87,6 +94,23 @@ class SegmentationNetwork(nn.Module, ABC):
         """Everything but the backbone: learns at 10× the base learning rate."""
         backbone = {id(parameter) for parameter in self.backbone_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in backbone)
+
+    @abstractmethod
+    def heads(self) -> tuple[nn.Module, ...]:
+        """Main and auxiliary heads, in this order."""
+
+    @abstractmethod
+    def _new_heads(self, num_classes: int) -> tuple[nn.Module, ...]:
+        """Further heads like :meth:`heads`, for another label space."""
+
+    def add_source_heads(self, num_classes: int) -> None:
+        """Give the source heads of its own over the shared trunk (METHOD §2); they start at random."""
+        self.source_heads = nn.ModuleList(self._new_heads(num_classes))
+        self.source_heads.apply(initialise)
+
+    def drop_source_heads(self) -> None:
+        """Keep the target's heads only: the network as it is deployed."""
+        self.source_heads = None
 
     def freeze_batch_norm(self, frozen: bool = True) -> None:
         """Keep batch norm's running statistics as they are, also after ``train()``; scale and shift still learn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -70,9 +70,7 @@ class BiSeNetV1(SegmentationNetwork):
         self.num_classes = num_classes
         self.spatial_path = SpatialPath()
         self.fusion = FeatureFusion(2 * PATH_CHANNELS, FUSED_CHANNELS, batch_norm=gate_batch_norm)
-        self.head = SegmentationHead(FUSED_CHANNELS, FUSED_CHANNELS, num_classes)
-        self.auxiliary8 = SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes)
-        self.auxiliary16 = SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes)
+        self.head, self.auxiliary8, self.auxiliary16 = self._new_heads(num_classes)
         self.dropout = nn.Dropout2d(PERTURB_DROPOUT)
         self.apply(initialise)
         self.context_path = ContextPath(backbone)
@@ -95,16 +93,25 @@ class BiSeNetV1(SegmentationNetwork):
         return self._decode(encoded.spatial, encoded.context8), encoded.context8.mean(dim=(2, 3))
 
     def train_forward(
-        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True, source: int = 0
     ) -> NetworkOutput:
         """See :class:`SegmentationNetwork`. In evaluation mode the perturbation does nothing."""
         self._check_batch(x)
         encoded = self._encode(x)
-        size, batch = _size(x), x.shape[0]
+        size, batch = _size(x), x.shape[0] - source
         spatial, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
-        logits = upsample(self._decode(spatial, context), LOGIT_STRIDE, size)
-        perturbed = logits[batch:] if logits.shape[0] > batch else None
-        return NetworkOutput(logits[:batch], self._auxiliary(encoded, part(auxiliary), size), perturbed)
+        fused: Tensor = self.fusion(spatial, context)
+        logits = upsample(self.head(fused[source:] if source else fused), LOGIT_STRIDE, size)
+        return NetworkOutput(
+            logits[:batch],
+            _auxiliary((self.auxiliary8, self.auxiliary16), encoded, part(auxiliary), size),
+            logits[batch:] if logits.shape[0] > batch else None,
+            self._source(fused, encoded, source, size),
+        )
+
+    def heads(self) -> tuple[nn.Module, ...]:
+        """See :class:`SegmentationNetwork`."""
+        return self.head, self.auxiliary8, self.auxiliary16
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """See :class:`SegmentationNetwork`."""
@@ -118,13 +125,32 @@ class BiSeNetV1(SegmentationNetwork):
         logits: Tensor = self.head(self.fusion(spatial, context))
         return logits
 
-    def _auxiliary(self, encoded: _Encoded, chosen: slice, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        if encoded.context8[chosen].shape[0] == 0:
-            return ()
+    def _new_heads(self, num_classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
         return (
-            upsample(self.auxiliary8(encoded.context8[chosen]), 8, size),
-            upsample(self.auxiliary16(encoded.context16[chosen]), 16, size),
+            SegmentationHead(FUSED_CHANNELS, FUSED_CHANNELS, num_classes),
+            SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes),
+            SegmentationHead(PATH_CHANNELS, AUXILIARY_HIDDEN, num_classes),
         )
+
+    def _source(self, fused: Tensor, encoded: _Encoded, count: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        if count == 0 or self.source_heads is None:
+            return ()
+        main, *auxiliary = self.source_heads
+        chosen = slice(0, count)
+        logits = upsample(main(fused[chosen]), LOGIT_STRIDE, size)
+        return (logits, *_auxiliary(auxiliary, encoded, chosen, size))
+
+
+def _auxiliary(
+    heads: Sequence[nn.Module], encoded: _Encoded, chosen: slice, size: tuple[int, int]
+) -> tuple[Tensor, ...]:
+    if encoded.context8[chosen].shape[0] == 0:
+        return ()
+    at_8, at_16 = heads
+    return (
+        upsample(at_8(encoded.context8[chosen]), 8, size),
+        upsample(at_16(encoded.context16[chosen]), 16, size),
+    )
 
 
 def _double(x: Tensor) -> Tensor:

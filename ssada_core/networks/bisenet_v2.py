@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -49,11 +49,8 @@ class BiSeNetV2(SegmentationNetwork):
         self.detail = DetailBranch()
         self.semantic = SemanticBranch()
         self.aggregation = GuidedAggregation()
-        self.head = WideHead(num_classes)
-        self.boosters = nn.ModuleList(
-            BoosterHead(inputs, factor, num_classes)
-            for inputs, factor in zip(BOOSTED_CHANNELS, BOOSTED_STRIDES, strict=True)
-        )
+        self.head, *boosters = self._new_heads(num_classes)
+        self.boosters = nn.ModuleList(boosters)
         self.dropout = nn.Dropout2d(PERTURB_DROPOUT)
         self.apply(initialise)
 
@@ -73,15 +70,25 @@ class BiSeNetV2(SegmentationNetwork):
         return self._decode(encoded.detail, encoded.context), encoded.context.mean(dim=(2, 3))
 
     def train_forward(
-        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True, source: int = 0
     ) -> NetworkOutput:
         """See :class:`SegmentationNetwork`; perturbed are the aggregation's inputs. In evaluation that does nothing."""
         self._check_batch(x)
         encoded = self._encode(x)
+        size, batch = _size(x), x.shape[0] - source
         detail, context = (with_perturbed(path, part(perturb), self.dropout) for path in encoded[:2])
-        logits, batch = upsample(self._decode(detail, context), LOGIT_STRIDE, _size(x)), x.shape[0]
-        perturbed = logits[batch:] if logits.shape[0] > batch else None
-        return NetworkOutput(logits[:batch], self._auxiliary(encoded.boosted, part(auxiliary), _size(x)), perturbed)
+        joined: Tensor = self.aggregation(detail, context)
+        logits = upsample(self.head(joined[source:] if source else joined), LOGIT_STRIDE, size)
+        return NetworkOutput(
+            logits[:batch],
+            _auxiliary(self.boosters, encoded.boosted, part(auxiliary), size),
+            logits[batch:] if logits.shape[0] > batch else None,
+            self._source(joined, encoded, source, size),
+        )
+
+    def heads(self) -> tuple[nn.Module, ...]:
+        """See :class:`SegmentationNetwork`."""
+        return self.head, *self.boosters
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The two branches; see the class."""
@@ -96,13 +103,31 @@ class BiSeNetV2(SegmentationNetwork):
         logits: Tensor = self.head(self.aggregation(detail, context))
         return logits
 
-    def _auxiliary(self, boosted: tuple[Tensor, ...], chosen: slice, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        if boosted[0][chosen].shape[0] == 0:
-            return ()
-        return tuple(  # the heads themselves double the size
-            upsample(head(features[chosen]), factor // 2, size)
-            for head, features, factor in zip(self.boosters, boosted, BOOSTED_STRIDES, strict=True)
+    def _new_heads(self, num_classes: int) -> tuple[nn.Module, ...]:
+        boosters = (
+            BoosterHead(inputs, factor, num_classes)
+            for inputs, factor in zip(BOOSTED_CHANNELS, BOOSTED_STRIDES, strict=True)
         )
+        return WideHead(num_classes), *boosters
+
+    def _source(self, joined: Tensor, encoded: _Encoded, count: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        if count == 0 or self.source_heads is None:
+            return ()
+        main, *boosters = self.source_heads
+        chosen = slice(0, count)
+        logits = upsample(main(joined[chosen]), LOGIT_STRIDE, size)
+        return (logits, *_auxiliary(boosters, encoded.boosted, chosen, size))
+
+
+def _auxiliary(
+    boosters: Iterable[nn.Module], boosted: tuple[Tensor, ...], chosen: slice, size: tuple[int, int]
+) -> tuple[Tensor, ...]:
+    if boosted[0][chosen].shape[0] == 0:
+        return ()
+    return tuple(  # the heads themselves double the size
+        upsample(head(features[chosen]), factor // 2, size)
+        for head, features, factor in zip(boosters, boosted, BOOSTED_STRIDES, strict=True)
+    )
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class TinyNetwork(SegmentationNetwork):
         return self._up(self.head(features), x), features.mean((2, 3))
 
     def train_forward(
-        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True
+        self, x: Tensor, *, perturb: bool | slice = False, auxiliary: bool | slice = True, source: int = 0
     ) -> NetworkOutput:
         early = self.backbone(x)
         features = self.middle(early)
@@ -44,6 +44,12 @@ class TinyNetwork(SegmentationNetwork):
         helper = early[part(auxiliary)]
         heads = (self._up(self.auxiliary(helper), x),) if len(helper) else ()
         return NetworkOutput(self._up(self.head(features), x), heads, perturbed)
+
+    def heads(self) -> tuple[nn.Module, ...]:
+        return self.head, self.auxiliary
+
+    def _new_heads(self, num_classes: int) -> tuple[nn.Module, ...]:
+        return nn.Conv2d(8, num_classes, 1), nn.Conv2d(8, num_classes, 1)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         return self.backbone.parameters()
