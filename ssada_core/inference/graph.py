@@ -60,11 +60,16 @@ class DeployedGraph(nn.Module):
         rgb = frames.permute(0, 3, 1, 2).flip(1)
         coarse, features = self.network.coarse_with_features(rgb.float() * self.scale + self.shift)
         height, width = int(frames.shape[1]), int(frames.shape[2])
-        label, total, spread = _class_statistics(enlarge(coarse.float(), self.network.logit_stride, (height, width)))
+        label, total, spread = _class_statistics(enlarge(_float32(coarse), self.network.logit_stride, (height, width)))
         confidence = (255.0 / total + 0.5).to(torch.uint8)
         classes = max(self.network.num_classes, 2)
         entropy = mean_log(total, classes) + spread.mean(dim=(1, 2))
-        return GraphOutput(label, confidence, entropy / math.log(classes), features.float())
+        return GraphOutput(label, confidence, entropy / math.log(classes), _float32(features))
+
+
+def _float32(x: Tensor) -> Tensor:
+    """Converted only where it must be: a conversion without effect stays in an exported graph, and nncf stumbles."""
+    return x if x.dtype == torch.float32 else x.float()
 
 
 def enlarge(logits: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
