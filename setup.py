@@ -69,6 +69,8 @@ setup(
             "ros-kilted-diagnostic-msgs",
         ],
         "onnxruntime": ["onnxruntime>=1.17"],  # part of the core as well; the name that its error gives
+        # Takes the place of onnxruntime, which must be uninstalled: both hold the same module.
+        "cuda": ["onnxruntime-gpu>=1.17"],
         "openvino": ["openvino>=2024.4", "nncf>=3.0"],
         "tensorboard": ["tensorboard>=2.14"],
         "annotate": ANNOTATE,

@@ -24,9 +24,10 @@ from ssada_core.bench.rows import REFERENCE, Row, limit, rows
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import spread
 from ssada_core.errors import EngineError
-from ssada_core.inference.export import deploy, installed_targets
+from ssada_core.inference.export import deploy
 from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.quantise import QuantisationSettings
+from ssada_core.inference.targets import installed_targets
 from ssada_core.networks.cost import flops
 from ssada_core.store.manifest import WEIGHTS_FILE
 from ssada_core.store.model_files import seal

@@ -12,9 +12,10 @@ from rich.table import Table
 from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_app, report
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import ArraySamples, spread
-from ssada_core.inference.export import INT8_TARGET, deploy
+from ssada_core.inference.export import deploy
 from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.quantise import QuantisationSettings
+from ssada_core.inference.targets import INT8_TARGETS
 from ssada_core.store.import_weights import MIN_SHARE, import_weights
 from ssada_core.store.model_files import seal
 from ssada_core.store.models import resolve_model, shipped_models
@@ -138,7 +139,7 @@ def rollback(registry: RegistryArgument) -> None:
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, whose deploy/ is (re)built.")],
     target: Annotated[
-        list[str] | None, typer.Option(help="onnx-fp32, openvino-fp32, openvino-int8; all installed ones.")
+        list[str] | None, typer.Option(help="onnx-fp32, onnx-int8, openvino-fp32, openvino-int8; all installed ones.")
     ] = None,
     data: Annotated[
         str, typer.Option(help="Frames to calibrate int8 on: list file, folder, bag, source pack or sim:DOMAIN.")
@@ -163,9 +164,9 @@ def export(
     )
     seal(folder, manifest)  # else `ssada models verify` would find other files than the manifest names
     for done in result.targets:
-        compared = "fp32" if done.name == INT8_TARGET else "torch"
+        compared = "fp32" if done.name in INT8_TARGETS else "torch"
         console.print(f"{done.name}: {100 * done.equal:.3f} % of labels as {compared}, {done.seconds:.1f} s")
     for refused in result.refused:
         console.print(f"{refused.name}: not deployed: {refused.reason}")
-    asked = set(target or ()) | ({INT8_TARGET} if data else set())
+    asked = set(target or ()) | (INT8_TARGETS.keys() if data else set())
     return EXIT_FAILED if asked & {refused.name for refused in result.refused} else 0

@@ -31,12 +31,12 @@ class RawOutput(NamedTuple):
 class FrameEngine(ABC):
     """Implements :class:`ssada_core.inference.engine.Engine` over one backend's :meth:`_run`."""
 
-    def __init__(self, backend: str, size: tuple[int, int], settings: EngineSettings) -> None:
+    def __init__(self, backend: str, size: tuple[int, int], settings: EngineSettings, *, batch: int = 1) -> None:
         self._backend, self._size = backend, size
         self._precision, self._at_frame_size = settings.precision, settings.output_size == "frame"
         self._lock = threading.Lock()
         self._closed = False
-        self._buffer: Array = np.zeros((1, *size, 3), np.uint8)
+        self._buffer: Array = np.zeros((batch, *size, 3), np.uint8)
 
     @property
     def backend(self) -> str:
@@ -54,7 +54,9 @@ class FrameEngine(ABC):
         return self._size
 
     def infer(self, frames: Sequence[Array], *, features: bool = False) -> list[Prediction]:
-        """Segment frames one after another, each uint8 H×W×3 BGR of any size; results own their memory.
+        """Segment frames, each uint8 H×W×3 BGR of any size, as many at once as the engine takes.
+
+        Results own their memory.
 
         Raises:
             EngineError: if a frame has another shape or type, the backend fails, or the engine is closed.
@@ -62,7 +64,9 @@ class FrameEngine(ABC):
         with self._lock:
             if self._closed:
                 raise EngineError(f"the {self._backend} engine is closed: load the model again")
-            return [self._predict(frame, features) for frame in frames]
+            at_once = len(self._buffer)
+            parts = [frames[start : start + at_once] for start in range(0, len(frames), at_once)]
+            return [prediction for part in parts for prediction in self._predict(part, features)]
 
     def close(self) -> None:
         """Wait for a running ``infer`` and free the model; further calls do nothing."""
@@ -72,8 +76,8 @@ class FrameEngine(ABC):
                 self._release()
 
     @abstractmethod
-    def _run(self) -> RawOutput:
-        """Segment what is in ``self._buffer``.
+    def _run(self, count: int) -> Sequence[RawOutput]:
+        """Segment the first ``count`` frames of ``self._buffer``.
 
         Raises:
             EngineError: if the backend fails.
@@ -89,7 +93,7 @@ class FrameEngine(ABC):
         Raises:
             EngineError: if the model's outputs are not those of a deployed graph.
         """
-        output = self._run()
+        output = self._run(len(self._buffer))[0]
         expected = self._size
         if output.label.shape != expected or output.confidence.shape != expected or output.features.ndim != 1:
             raise EngineError(
@@ -105,16 +109,19 @@ class FrameEngine(ABC):
                 "(uint8 BGR): export it again"
             )
 
-    def _predict(self, frame: Array, features: bool) -> Prediction:
-        check_frame(frame)
-        fit(frame, self._buffer[0])
-        output = self._run()
-        return Prediction(
-            label=self._answer(output.label, frame),
-            confidence=self._answer(output.confidence, frame),
-            uncertainty=float(np.clip(output.uncertainty, 0.0, 1.0)),
-            features=output.features.astype(np.float32) if features else None,
-        )
+    def _predict(self, frames: Sequence[Array], features: bool) -> list[Prediction]:
+        for frame, place in zip(frames, self._buffer, strict=False):
+            check_frame(frame)
+            fit(frame, place)
+        return [
+            Prediction(
+                label=self._answer(output.label, frame),
+                confidence=self._answer(output.confidence, frame),
+                uncertainty=float(np.clip(output.uncertainty, 0.0, 1.0)),
+                features=output.features.astype(np.float32) if features else None,
+            )
+            for output, frame in zip(self._run(len(frames)), frames, strict=True)
+        ]
 
     def _answer(self, plane: Array, frame: Array) -> Array:
         """A copy at the size that was asked for; never resized by anything that mixes class ids."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ssada_core.data.samples import Samples, spread
 from ssada_core.inference.engine import EngineSettings
-from ssada_core.inference.export import INT8_TARGET, DeployReport, deploy, installed_targets, targets_for
+from ssada_core.inference.export import DeployReport, deploy
+from ssada_core.inference.targets import INT8_TARGETS, TARGETS, installed_targets, targets_for
 
 PARITY_FRAMES = 2
 """Real frames on which an exact form is compared with torch."""
@@ -25,7 +26,7 @@ def deploy_for(model_dir: Path, settings: EngineSettings, samples: Samples) -> D
     Raises:
         EngineError: if a form does not answer as torch does.
     """
-    int8 = INT8_TARGET in targets_for(settings)
-    targets = [name for name in installed_targets() if int8 or name != INT8_TARGET]
+    int8 = [name for name in targets_for(settings) if name in INT8_TARGETS]
+    targets = [*(name for name in installed_targets() if name in TARGETS), *int8]
     shown = spread(samples, INT8_FRAMES if int8 else PARITY_FRAMES)
     return deploy(model_dir, targets=targets, frames=[shown.image(index) for index in range(len(shown))])

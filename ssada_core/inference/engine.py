@@ -40,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``bf16`` or ``int8``: what runs, also where ``auto`` was asked for."""
+        """``fp32``, ``fp16``, ``bf16`` or ``int8``: what runs, also where ``auto`` was asked for."""
         ...
 
     @property
@@ -67,9 +67,22 @@ class EngineSettings(Settings):
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
         "auto", description="Inference backend; auto takes the fastest that is installed and says which."
     )
-    precision: Literal["fp32", "bf16", "int8", "auto"] = Field(
+    precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = Field(
         "fp32",
         description="Arithmetic of the network; auto takes int8 where the model has it, else fp32, and says why.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto",
+        description="Where it is computed; gpu is Intel's for openvino, else NVIDIA's. auto: a GPU for torch only.",
+    )
+    onnx_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="ONNX Runtime's execution provider; auto is cuda on device gpu, else cpu."
+    )
+    batch: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Frames torch computes at once; 0 is 4 on a GPU, and 1 on a CPU, where more are slower.",
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads for inference; 0 leaves it to the backend.")
     output_size: Literal["network", "frame"] = Field(

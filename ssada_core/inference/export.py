@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -16,20 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from ssada_core.errors import EngineError
-from ssada_core.inference.convert import export_onnx, onnx_to_openvino
+from ssada_core.inference.convert import export_onnx
 from ssada_core.inference.engine import Engine, EngineSettings
-from ssada_core.inference.load import (
-    GRAPH_FILE,
-    ONNX_FILE,
-    OPENVINO_FILE,
-    OPENVINO_INT8_FILE,
-    check_deployed,
-    describe,
-    read_model,
-)
-from ssada_core.inference.onnx_engine import OnnxEngine
-from ssada_core.inference.openvino_engine import OpenVinoEngine
-from ssada_core.inference.quantise import QuantisationSettings, Verdict, judge, quantise, split
+from ssada_core.inference.load import GRAPH_FILE, check_deployed, describe, read_model
+from ssada_core.inference.quantise import QuantisationSettings, Verdict, as_input, judge, split
+from ssada_core.inference.targets import INT8_TARGETS, TARGETS, Int8Target, installed_targets, known_targets
 from ssada_core.inference.torch_engine import TorchEngine
 from ssada_core.networks.base import SegmentationNetwork
 from ssada_core.store.files import TEMPORARY_SUFFIX, write_json
@@ -41,7 +31,6 @@ MIN_EQUAL = 0.999
 """Share of pixels whose label must be torch's."""
 PARITY_FRAMES = 2
 """Frames on which an export is compared with torch, spread over those given."""
-INT8_TARGET = "openvino-int8"
 
 
 @dataclass(frozen=True)
@@ -83,15 +72,6 @@ class DeployReport:
 
 
 @dataclass(frozen=True)
-class _Target:
-    module: str
-    file: str
-    write: Callable[[Path, Path], None]
-    """From the exported ONNX file to the target's own file."""
-    open: Callable[[Path, tuple[int, int], EngineSettings], Engine]
-
-
-@dataclass(frozen=True)
 class _Job:
     """What every target of one deployment is made from."""
 
@@ -124,7 +104,7 @@ def deploy(
     Args:
         model_dir: holds the manifest and the weights; gets ``deploy/<target>/…``. Hashing the new files into the
             manifest is the caller's part.
-        targets: names in :data:`TARGETS` or :data:`INT8_TARGET`; None means those whose package is installed.
+        targets: names of :func:`known_targets`; None means those whose packages are installed.
         frames: uint8 BGR frames of any size. int8 is calibrated on a part of them and judged on the rest; without
             frames it is not built, and the others are compared on seeded noise.
         labels: uint8 ground truth of each frame, by which int8 may be accepted as well.
@@ -146,9 +126,9 @@ def deploy(
     with _scratch(model_dir / "deploy") as scratch:
         job = _Job(model_dir, scratch, network, manifest, list(frames or []), labels)
         export_onnx(network, manifest.network, job.graph)
-        done = list(_deploy_exact(job, [name for name in chosen if name != INT8_TARGET]))
-        if INT8_TARGET in chosen:
-            outcome = _deploy_int8(job, quantisation or QuantisationSettings())
+        done = list(_deploy_exact(job, [name for name in chosen if name in TARGETS]))
+        for name in (name for name in chosen if name in INT8_TARGETS):
+            outcome = _deploy_int8(job, name, quantisation or QuantisationSettings())
             if isinstance(outcome, DeployedTarget):
                 done.append(outcome)
             else:
@@ -156,37 +136,8 @@ def deploy(
     return DeployReport(tuple(done), tuple(refused))
 
 
-def installed_targets() -> tuple[str, ...]:
-    """Names of the targets whose packages can be imported."""
-    exact = [name for name, target in TARGETS.items() if find_spec(target.module) is not None]
-    int8 = [INT8_TARGET] if find_spec("openvino") is not None and find_spec("nncf") is not None else []
-    return (*exact, *int8)
-
-
-def targets_for(settings: EngineSettings) -> tuple[str, ...]:
-    """The installed targets that an engine of these settings may load: no others need be built for it."""
-    openvino, onnx = (settings.backend in {"auto", name} for name in ("openvino", "onnxruntime"))
-    wanted = {
-        "onnx-fp32": onnx and settings.precision in {"fp32", "auto"},
-        "openvino-fp32": openvino and settings.precision != "int8",
-        INT8_TARGET: openvino and settings.precision in {"int8", "auto"},
-    }
-    return tuple(name for name in installed_targets() if wanted[name])
-
-
-def _copy(source: Path, path: Path) -> None:
-    shutil.copyfile(source, path)
-
-
-TARGETS: Mapping[str, _Target] = {
-    "onnx-fp32": _Target("onnxruntime", ONNX_FILE, _copy, OnnxEngine),
-    "openvino-fp32": _Target("openvino", OPENVINO_FILE, onnx_to_openvino, OpenVinoEngine),
-}
-"""What a model can be deployed as with fp32's answers; :data:`INT8_TARGET` is the one with its own."""
-
-
 def _check_names(names: Sequence[str]) -> None:
-    known = (*TARGETS, INT8_TARGET)
+    known = known_targets()
     for name in names:
         if name not in known:
             raise EngineError(f"unknown deployment target '{name}': there are {', '.join(known)}")
@@ -213,31 +164,32 @@ def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
         yield DeployedTarget(name, folder, equal, time.monotonic() - start)
 
 
-def _deploy_int8(job: _Job, settings: QuantisationSettings) -> DeployedTarget | RefusedTarget:
-    start, folder = time.monotonic(), (job.model_dir / OPENVINO_INT8_FILE).parent
-    path = _empty(job.scratch / INT8_TARGET) / Path(OPENVINO_INT8_FILE).name
+def _deploy_int8(job: _Job, name: str, settings: QuantisationSettings) -> DeployedTarget | RefusedTarget:
+    start, target = time.monotonic(), INT8_TARGETS[name]
+    folder = (job.model_dir / target.file).parent
+    path = _empty(job.scratch / name) / Path(target.file).name
     if not job.frames:
         _drop_if_outdated(folder, job)
-        return RefusedTarget(INT8_TARGET, "int8 is calibrated on real frames, and none were given")
+        return RefusedTarget(name, "int8 is calibrated on real frames, and none were given")
     try:
         calibration, held = split(len(job.frames), settings)
-        frames = [job.frames[index] for index in calibration]
-        quantise(job.graph, path, frames, size=job.size, backbone=job.manifest.network.backbone)
-        verdict = _judge(job, path, held, settings)
+        frames = [as_input(job.frames[index], job.size) for index in calibration]
+        target.write(job.graph, path, frames, job.manifest.network.backbone)
+        verdict = _judge(job, target, path, held, settings)
     except EngineError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        return RefusedTarget(INT8_TARGET, str(error))
+        return RefusedTarget(name, str(error))
     if not verdict.accepted:
         shutil.rmtree(folder, ignore_errors=True)
-        return RefusedTarget(INT8_TARGET, verdict.words)
-    _install(job, path, OPENVINO_INT8_FILE, {"accepted": verdict.words})
-    return DeployedTarget(INT8_TARGET, folder, verdict.equal, time.monotonic() - start)
+        return RefusedTarget(name, verdict.words)
+    _install(job, path, target.file, {"accepted": verdict.words})
+    return DeployedTarget(name, folder, verdict.equal, time.monotonic() - start)
 
 
-def _judge(job: _Job, path: Path, held: Sequence[int], settings: QuantisationSettings) -> Verdict:
+def _judge(job: _Job, target: Int8Target, path: Path, held: Sequence[int], settings: QuantisationSettings) -> Verdict:
     return judge(
-        OpenVinoEngine(path, job.size, _engine_settings("int8", "frame")),
-        OpenVinoEngine(job.graph, job.size, _engine_settings("fp32", "frame")),
+        target.open(path, job.size, _engine_settings("int8", "frame")),
+        target.open(job.graph, job.size, _engine_settings("fp32", "frame")),
         [job.frames[index] for index in held],
         [job.labels[index] for index in held] if job.labels is not None else None,
         num_classes=job.network.num_classes,

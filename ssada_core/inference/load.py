@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ssada_core.errors import ConfigError, EngineError, MissingExtraError, ModelError, StoreError
 from ssada_core.inference.engine import Engine, EngineSettings
+from ssada_core.inference.hardware import torch_sees_gpu
 from ssada_core.store.files import read_json, sha256_file
 from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 GRAPH_FILE = "graph.json"
 """Beside each deployed model: what it was exported from."""
 ONNX_FILE = "deploy/onnx-fp32/model.onnx"
+ONNX_INT8_FILE = "deploy/onnx-int8/model.onnx"
 OPENVINO_FILE = "deploy/openvino-fp32/model.xml"
 OPENVINO_INT8_FILE = "deploy/openvino-int8/model.xml"
 _AUTO_PRECISIONS = ("int8", "fp32")
@@ -86,7 +88,7 @@ def load_engine(model_dir: Path, settings: EngineSettings, *, log: Callable[[str
 
     Args:
         model_dir: a model directory (see :class:`ModelManifest`).
-        settings: backend ``auto`` takes the first of :data:`BACKENDS` that is installed and deployed; precision
+        settings: backend ``auto`` takes the fastest that is installed and deployed; precision
             ``auto`` takes int8 where it was deployed, which is only where it was accurate enough, else fp32.
         log: gets one line that says what runs and why not something faster.
 
@@ -137,7 +139,7 @@ def describe(model_dir: Path, manifest: ModelManifest) -> dict[str, Any]:
 
 def _choose(model_dir: Path, settings: EngineSettings) -> tuple[str, str, list[str]]:
     """Names of backend and precision, and why each combination before them was passed over."""
-    names = tuple(BACKENDS) if settings.backend == "auto" else (settings.backend,)
+    names = _order(settings.device) if settings.backend == "auto" else (settings.backend,)
     passed_over: list[EngineError | MissingExtraError] = []
     for name in names:
         for precision in _precisions(BACKENDS[name], settings):
@@ -148,6 +150,13 @@ def _choose(model_dir: Path, settings: EngineSettings) -> tuple[str, str, list[s
     if settings.backend != "auto":
         raise passed_over[-1]
     raise EngineError(f"no backend can run {model_dir}: {'; '.join(map(str, passed_over))}")
+
+
+def _order(device: str) -> tuple[str, ...]:
+    """What ``auto`` tries, fastest first: torch on an NVIDIA GPU is ahead of everything on the CPU."""
+    if device == "cpu" or not torch_sees_gpu():
+        return tuple(BACKENDS)
+    return ("torch", *(name for name in BACKENDS if name != "torch"))
 
 
 def _precisions(backend: Backend, settings: EngineSettings) -> tuple[str, ...]:
@@ -167,9 +176,10 @@ def _obstacle(name: str, precision: str, model_dir: Path) -> EngineError | Missi
         return EngineError(f"{name} has no {precision}: choose precision {' or '.join(backend.files)}")
     if not _deployed_file(model_dir, backend, precision).is_file():
         if precision == "int8":
+            target = _deployed_file(model_dir, backend, precision).parent.name
             return EngineError(
                 f"the model has no int8 for {name} (not exported with frames to calibrate on, or refused as "
-                f"inaccurate): run 'ssada export {model_dir} --target {name}-int8 --data FRAMES'"
+                f"inaccurate): run 'ssada export {model_dir} --target {target} --data FRAMES'"
             )
         return EngineError(f"the model is not deployed for {name}: {_remedy(model_dir)}")
     return None
@@ -181,7 +191,9 @@ def _deployed_file(model_dir: Path, backend: Backend, precision: str) -> Path:
 
 
 def _reason(settings: EngineSettings, passed_over: list[str]) -> str:
-    chosen = "asked for by name" if settings.backend != "auto" else "auto: first that is installed and deployed"
+    gpu = " and an NVIDIA GPU was found" if settings.backend == "auto" and _order(settings.device)[0] == "torch" else ""
+    auto = f"auto: first that is installed and deployed{gpu}"
+    chosen = "asked for by name" if settings.backend != "auto" else auto
     return "; ".join([chosen, *passed_over])
 
 
@@ -212,10 +224,10 @@ def _open_torch(model_dir: Path, _: Path, manifest: ModelManifest, settings: Eng
 
 
 _FP32_FILES = (OPENVINO_FILE, ONNX_FILE)
-_OPENVINO_FILES = {"fp32": _FP32_FILES, "bf16": _FP32_FILES, "int8": (OPENVINO_INT8_FILE,)}
+_OPENVINO_FILES = {"fp32": _FP32_FILES, "fp16": _FP32_FILES, "bf16": _FP32_FILES, "int8": (OPENVINO_INT8_FILE,)}
 BACKENDS: Mapping[str, Backend] = {
     "openvino": Backend("openvino", "openvino", _OPENVINO_FILES, _open_openvino),
-    "onnxruntime": Backend("onnxruntime", "", {"fp32": (ONNX_FILE,)}, _open_onnxruntime),
-    "torch": Backend("torch", "", {"fp32": (), "bf16": ()}, _open_torch),
+    "onnxruntime": Backend("onnxruntime", "", {"fp32": (ONNX_FILE,), "int8": (ONNX_INT8_FILE,)}, _open_onnxruntime),
+    "torch": Backend("torch", "", {"fp32": (), "fp16": (), "bf16": ()}, _open_torch),
 }
-"""Every backend by name, in the order in which ``auto`` tries them."""
+"""Every backend by name, in the order in which ``auto`` tries them on a CPU."""

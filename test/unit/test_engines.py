@@ -22,6 +22,9 @@ from ssada_core.inference.base_engine import fit
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.export import TARGETS, deploy
 from ssada_core.inference.load import load_engine, read_manifest, read_model
+from ssada_core.inference.onnx_engine import providers_for
+from ssada_core.inference.targets import INT8_TARGETS, installed_targets
+from ssada_core.inference.torch_engine import TorchEngine
 from ssada_core.networks.settings import NetworkSettings
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -63,7 +66,7 @@ def test_deploy_reports_and_leaves_only_what_it_compared(shared_model: Path) -> 
     assert report.targets[0].equal >= 0.999
     assert report.targets[0].folder == shared_model / "deploy" / "onnx-fp32"
     assert {path.name for path in report.targets[0].folder.iterdir()} == {"model.onnx", "graph.json"}
-    installed = set(export.installed_targets()) - {export.INT8_TARGET}  # which needs frames
+    installed = set(installed_targets()) - INT8_TARGETS.keys()  # which needs frames
     assert {path.name for path in (shared_model / "deploy").iterdir()} == installed
 
 
@@ -91,7 +94,7 @@ def test_backends_answer_as_torch_on_a_real_frame(tmp_path: Path, camvid: Path) 
     real = cv2.imread(str(camvid / "images" / "0001TP_006690.jpg"))
     folder = write_model(tmp_path / "m", NetworkSettings(backbone="resnet18", input_height=192, input_width=320))
     report = deploy(folder, frames=[real])
-    assert {target.name for target in report.targets} == set(export.installed_targets()) - {export.INT8_TARGET}
+    assert {target.name for target in report.targets} == set(installed_targets()) - INT8_TARGETS.keys()
     assert all(target.equal >= 0.999 for target in report.targets)
 
 
@@ -273,8 +276,11 @@ def test_what_is_not_deployed_says_how_to_deploy(tmp_path: Path) -> None:
 
 
 def test_precisions(shared_model: Path, frame: np.ndarray) -> None:
-    with pytest.raises(EngineError, match="precision fp32"):
+    with pytest.raises(EngineError, match="choose precision fp32 or int8"):
         load_engine(shared_model, settings("onnxruntime", precision="bf16"))
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="on a GPU only: choose bf16 or fp32"):
+            load_engine(shared_model, settings("torch", precision="fp16"))
     with closing(load_engine(shared_model, settings("torch"))) as engine:
         (exact,) = engine.infer([frame])
     with closing(load_engine(shared_model, settings("torch", precision="bf16"))) as engine:
@@ -282,6 +288,71 @@ def test_precisions(shared_model: Path, frame: np.ndarray) -> None:
         assert engine.precision == "bf16"
     assert not np.array_equal(rough.confidence, exact.confidence)
     assert np.mean(rough.label == exact.label) > 0.9
+
+
+def test_a_batch_answers_as_its_frames_do(shared_model: Path, frame: np.ndarray) -> None:
+    network, _ = read_model(shared_model)
+    sizes = [SIZE, (50, 70), (200, 160), SIZE, (97, 31)]
+    frames = [np.asarray(cv2.resize(frame[:, ::step], size[::-1]), np.uint8) for step, size in enumerate(sizes, 1)]
+    with closing(TorchEngine(network, SIZE, settings("torch"))) as engine:
+        expected = engine.infer(frames, features=True)
+    with closing(TorchEngine(network, SIZE, settings("torch", batch=3))) as engine:
+        found = engine.infer(frames, features=True)
+        assert engine.infer([]) == []
+        with pytest.raises(EngineError, match="uint8 array"):
+            engine.infer([frames[0], frames[0].astype(np.float32)])
+    assert len(found) == len(frames)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.mean(ours.label == theirs.label) >= 0.999
+        assert ours.uncertainty == pytest.approx(theirs.uncertainty, rel=1e-3)
+        np.testing.assert_allclose(ours.features, theirs.features, atol=1e-3)
+    assert not np.array_equal(found[0].label, found[1].label)
+
+
+@pytest.mark.parametrize(
+    ("values", "providers"),
+    [
+        ({}, ["CPU"]),
+        ({"device": "cpu"}, ["CPU"]),
+        ({"device": "gpu"}, ["CUDA", "CPU"]),
+        ({"onnx_provider": "cuda"}, ["CUDA", "CPU"]),
+        ({"onnx_provider": "tensorrt", "device": "gpu"}, ["Tensorrt", "CUDA", "CPU"]),
+    ],
+)
+def test_providers_of_onnxruntime(values: dict[str, object], providers: list[str]) -> None:
+    named = [f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU")]
+    found = providers_for(settings("onnxruntime", **values), named)
+    assert found == [f"{name}ExecutionProvider" for name in providers]
+
+
+def test_devices_that_are_not_there_are_said_with_what_to_install(shared_model: Path) -> None:
+    with pytest.raises(EngineError, match="onnx_provider cuda does not compute on device cpu"):
+        load_engine(shared_model, settings("onnxruntime", onnx_provider="cuda", device="cpu"))
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(MissingExtraError, match=r"onnx_provider cuda .*onnxruntime-gpu.*ssada_ros\[cuda\]"):
+            load_engine(shared_model, settings("onnxruntime", device="gpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="torch sees no NVIDIA GPU"):
+            load_engine(shared_model, settings("torch", device="gpu"))
+    openvino = pytest.importorskip("openvino")
+    if not any(name.startswith("GPU") for name in openvino.Core().available_devices):
+        with pytest.raises(EngineError, match="openvino finds CPU and no Intel GPU"):
+            load_engine(shared_model, settings("openvino", device="gpu"))
+    with pytest.raises(EngineError, match="openvino computes bf16 on this device"):
+        load_engine(shared_model, settings("openvino", precision="fp16"))
+
+
+def test_auto_prefers_torch_only_where_it_sees_a_gpu(shared_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "torch_sees_gpu", lambda: True)
+    lines: list[str] = []
+    with closing(load_engine(shared_model, settings(), log=lines.append)) as engine:
+        assert engine.backend == "torch"
+    assert "an NVIDIA GPU was found" in lines[0]
+    with closing(load_engine(shared_model, settings(device="cpu"), log=lines.append)) as engine:
+        assert engine.backend != "torch"
+    assert "NVIDIA" not in lines[1]
 
 
 def test_openvino_bf16_or_a_clear_refusal(shared_model: Path, frame: np.ndarray) -> None:
@@ -400,6 +471,34 @@ def test_perception_does_not_import_torch(shared_model: Path, backend: str) -> N
 def test_torch_on_the_gpu_answers_as_onnxruntime(shared_model: Path, frame: np.ndarray) -> None:
     with (
         closing(load_engine(shared_model, settings("torch"))) as gpu,
+        closing(load_engine(shared_model, settings("onnxruntime"))) as cpu,
+    ):
+        assert np.mean(gpu.infer([frame])[0].label == cpu.infer([frame])[0].label) > 0.99
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_torch_in_half_precision_on_the_gpu(shared_model: Path, frame: np.ndarray, precision: str) -> None:
+    with (
+        closing(load_engine(shared_model, settings("torch", precision=precision, device="gpu"))) as half,
+        closing(load_engine(shared_model, settings("onnxruntime"))) as cpu,
+    ):
+        answers, expected = half.infer([frame] * 5), cpu.infer([frame])[0]
+    assert all(np.mean(answer.label == expected.label) > 0.95 for answer in answers)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_onnxruntime_on_the_gpu(shared_model: Path, frame: np.ndarray, provider: str) -> None:
+    import onnxruntime
+
+    names = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+    if names[provider] not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {names[provider]}: pip install 'ssada_ros[cuda]'")
+    with (
+        closing(load_engine(shared_model, settings("onnxruntime", onnx_provider=provider))) as gpu,
         closing(load_engine(shared_model, settings("onnxruntime"))) as cpu,
     ):
         assert np.mean(gpu.infer([frame])[0].label == cpu.infer([frame])[0].label) > 0.99

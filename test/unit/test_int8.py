@@ -11,17 +11,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from engine_fixtures import write_model
 
 from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.errors import EngineError
-from ssada_core.inference import export
 from ssada_core.inference.engine import EngineSettings
-from ssada_core.inference.export import INT8_TARGET, deploy, targets_for
+from ssada_core.inference.export import deploy
 from ssada_core.inference.load import load_engine
 from ssada_core.inference.quantise import QuantisationSettings, miou, split
+from ssada_core.inference.targets import INT8_TARGET, installed_targets, targets_for
 from ssada_core.networks.settings import NetworkSettings
+from ssada_core.store.models import resolve_model
 
 SIZE = (96, 128)
 SETTINGS = NetworkSettings(input_height=SIZE[0], input_width=SIZE[1])
@@ -74,11 +76,12 @@ def test_miou_by_hand() -> None:
 
 
 @needs_nncf
-def test_int8_answers_close_to_fp32(shared_model: Path) -> None:
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_int8_answers_close_to_fp32(shared_model: Path, backend: str) -> None:
     unseen = [DRIVE.frame(index, "day")[0] for index in (3, 40, 81)]
     with closing(load_engine(shared_model, settings())) as engine:
         expected = engine.infer(unseen, features=True)
-    with closing(load_engine(shared_model, settings(precision="int8"))) as engine:
+    with closing(load_engine(shared_model, settings(backend, precision="int8"))) as engine:
         assert engine.precision == "int8"
         found = engine.infer(unseen, features=True)
     for ours, theirs in zip(found, expected, strict=True):
@@ -111,6 +114,40 @@ def test_what_is_not_the_network_or_the_depthwise_backbone_is_not_quantised(shar
     pixels = {"Exp", "Log", "Maximum", "Greater", "Divide"}
     kinds = {node.get_friendly_name(): node.get_type_name() for node in model.get_ops()}
     assert not [name for name in read_quantised if kinds[name] in pixels]
+
+
+@needs_nncf
+def test_the_shipped_model_keeps_its_miou_in_int8(tmp_path: Path) -> None:
+    folder = Path(
+        shutil.copytree(resolve_model("sim-day"), tmp_path / "model", ignore=shutil.ignore_patterns("deploy"))
+    )
+    seen = SimulatedDrive(seed=100, size=(192, 320))
+    frames = [seen.frame(index * 120, "day")[0] for index in range(24)]
+    report = deploy(folder, targets=["onnx-fp32", INT8_TARGET, "onnx-int8"], frames=frames)
+    assert report.refused == ()
+    unseen = [SimulatedDrive(seed=200, size=(192, 320)).frame(index * 40, "day") for index in range(10)]
+    truth = [label for _, label in unseen]
+    found = {}
+    for backend, precision in [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "int8")]:
+        with closing(load_engine(folder, settings(backend, precision=precision))) as engine:
+            labels = [prediction.label for prediction in engine.infer([image for image, _ in unseen])]
+        found[backend, precision] = miou(labels, truth, 11)
+    exact = found.pop(("onnxruntime", "fp32"))
+    assert exact > 55
+    assert all(value > exact - 1.0 for value in found.values()), found
+
+
+@needs_nncf
+def test_q_and_dq_nodes_are_symmetric_and_leave_the_pixels_alone(shared_model: Path) -> None:
+    model = onnx.load(shared_model / "deploy" / "onnx-int8" / "model.onnx")
+    constants = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+    quantised = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantised) > 10
+    assert all(not constants[node.input[2]].any() for node in quantised)
+    consumers = {name: node for node in model.graph.node for name in node.input}
+    dequantised = [consumers[node.output[0]] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    assert {"Conv"} <= {node.op_type for node in dequantised}
+    assert not {"Exp", "Log", "Max", "Greater", "Div"} & {node.op_type for node in dequantised}
 
 
 @needs_nncf
@@ -203,10 +240,11 @@ def test_precision_auto_takes_int8_where_it_is_and_says_why_not_elsewhere(model:
     assert "refused as inaccurate" in lines[2]
     assert "refused as inaccurate" in lines[3]
     with closing(load_engine(model, settings("onnxruntime", precision="auto"))) as engine:
-        assert engine.precision == "fp32"
+        assert engine.precision == "int8"
     with pytest.raises(EngineError, match=r"no int8 for openvino .*ssada export .* --data"):
         load_engine(model, settings(precision="int8"))
-    with pytest.raises(EngineError, match="onnxruntime has no int8"):
+    shutil.rmtree(model / "deploy" / "onnx-int8")
+    with pytest.raises(EngineError, match=r"no int8 for onnxruntime .*--target onnx-int8"):
         load_engine(model, settings("onnxruntime", precision="int8"))
     with pytest.raises(EngineError, match="no backend can run"):
         load_engine(model, settings("auto", precision="int8"))
@@ -221,10 +259,11 @@ def test_int8_of_other_weights_is_refused(model: Path, tmp_path: Path) -> None:
 
 @needs_nncf
 def test_only_what_an_engine_may_load_need_be_built() -> None:
-    everything = ("onnx-fp32", "openvino-fp32", INT8_TARGET)
-    assert export.installed_targets() == everything
+    everything = ("onnx-fp32", "openvino-fp32", INT8_TARGET, "onnx-int8")
+    assert installed_targets() == everything
     assert targets_for(EngineSettings()) == everything[:2]
-    assert targets_for(EngineSettings(precision="auto")) == everything
+    assert targets_for(EngineSettings(precision="auto")) == everything[:3]
+    assert targets_for(EngineSettings(backend="onnxruntime", precision="auto")) == ("onnx-fp32", "onnx-int8")
     assert targets_for(EngineSettings(backend="openvino", precision="int8")) == (INT8_TARGET,)
     assert targets_for(EngineSettings(backend="onnxruntime")) == everything[:1]
     assert targets_for(EngineSettings(backend="torch")) == ()
