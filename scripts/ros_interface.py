@@ -37,6 +37,8 @@ MEANING = {
     ("segmentation_node", "~/<camera>/confidence"): "Probability of the class, 0–255 (mono8), header of the frame.",
     ("segmentation_node", "~/<camera>/overlay"): "Frame with coloured classes (bgr8); made only while subscribed to.",
     ("segmentation_node", "~/<camera>/overlay/compressed"): "The same as JPEG.",
+    ("segmentation_node", "~/<camera>/timing"): "JSON per frame (ns, monotonic): received, engine, mask published; "
+    "only while subscribed to.",
     ("segmentation_node", "~/label_space"): "JSON: class names, colours, ignored ids.",
     ("segmentation_node", "~/label_info"): "The same as a standard message, where `vision_msgs` is installed.",
     ("segmentation_node", "~/model"): "JSON: version in use and the first stamp it served, per camera.",
@@ -183,4 +185,6 @@ def _qos(profile: QoSProfile, topic: str, direction: str) -> str:
     words = f"{profile.reliability.name}, {profile.durability.name}, {profile.depth}".lower().replace("_", " ")
     if topic == CAMERA_TOPIC and direction == "in":
         return f"{words} (`camera_reliability`)"
-    return f"{words} (`mask_reliability`)" if topic.startswith("~/<camera>/") else words
+    return (
+        f"{words} (`mask_reliability`)" if topic.startswith("~/<camera>/") and not topic.endswith("timing") else words
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,16 +10,18 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from ssada_core.data.encodings import encode_jpeg
 from ssada_core.data.samples import Array
 from ssada_core.evaluation.overlay import overlay
 from ssada_core.inference.engine import Prediction
-from ssada_ros.conversions import fill_compressed, fill_image
-from ssada_ros.qos import Reliability, latest_profile
+from ssada_ros.conversions import fill_compressed, fill_image, string_message
+from ssada_ros.qos import Reliability, latest_profile, reliable_profile
 
 OVERLAY_JPEG_QUALITY = 80
+TIMING_DEPTH = 100
+"""Timings that wait for a slow reader: some seconds of them."""
 
 
 class CameraOutput:
@@ -31,6 +34,7 @@ class CameraOutput:
         self._confidence = _publisher(node, Image, f"~/{name}/confidence", profile, undo)
         self._overlay = _publisher(node, Image, f"~/{name}/overlay", profile, undo)
         self._overlay_jpeg = _publisher(node, CompressedImage, f"~/{name}/overlay/compressed", profile, undo)
+        self._timing = _publisher(node, String, f"~/{name}/timing", reliable_profile(depth=TIMING_DEPTH), undo)
         # One per size: a message that is filled with the size it has keeps its memory.
         self._plane, self._picture, self._jpeg = Image(), Image(), CompressedImage()
 
@@ -39,6 +43,14 @@ class CameraOutput:
         self._mask.publish(fill_image(self._plane, prediction.label, "mono8", header))
         if self._confidence.get_subscription_count():
             self._confidence.publish(fill_image(self._plane, prediction.confidence, "mono8", header))
+
+    def timing_is_wanted(self) -> bool:
+        """Whether somebody reads the times of single frames."""
+        return bool(self._timing.get_subscription_count())
+
+    def publish_timing(self, times: Mapping[str, object]) -> None:
+        """Publish when a frame came, what the engine took and when its mask left, by the monotonic clock."""
+        self._timing.publish(string_message(times))
 
     def publish_overlay(
         self, frame: Array, prediction: Prediction, palette: Array, header: Header, opacity: float

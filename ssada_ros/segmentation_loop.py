@@ -101,7 +101,21 @@ class SegmentationLoop:
             channel.version = model.version
             self._on_first_mask(channel.camera.name, stamp_to_ns(message.header.stamp), model)
         channel.output.publish(prediction, message.header)
-        channel.timing.add(delivery.received_ns, time.monotonic_ns())
+        published_ns, engine_ns = time.monotonic_ns(), round(1e9 * prediction.engine_s)
+        channel.timing.add(delivery.received_ns, published_ns, engine_ns)
+        if channel.output.timing_is_wanted():
+            counts = self._mailbox.counts(delivery.camera)
+            channel.output.publish_timing(
+                {
+                    "stamp_ns": stamp_to_ns(message.header.stamp),
+                    "received_ns": delivery.received_ns,
+                    "engine_ns": engine_ns,
+                    "published_ns": published_ns,
+                    "version": model.version,
+                    "received": counts.received,
+                    "dropped": counts.dropped,
+                }
+            )
         channel.output.publish_overlay(frame, prediction, model.palette, message.header, self._opacity())
 
     def _count_error(self, channel: CameraChannel, error: SsadaError) -> None:

@@ -64,6 +64,8 @@ class CameraWatch:
             "rate_hz": timing.rate_hz,
             "latency_p50_ms": timing.p50_ms,
             "latency_p99_ms": timing.p99_ms,
+            "engine_p50_ms": timing.engine_p50_ms,
+            "overhead_p50_ms": timing.overhead_p50_ms,
             "age_s": timing.age_s,
             "masks": timing.frames,
             "received": counts.received if counts else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -113,14 +114,18 @@ class FrameEngine(ABC):
         for frame, place in zip(frames, self._buffer, strict=False):
             check_frame(frame)
             fit(frame, place)
+        start = time.perf_counter()
+        outputs = self._run(len(frames))
+        seconds = (time.perf_counter() - start) / len(frames)
         return [
             Prediction(
                 label=self._answer(output.label, frame),
                 confidence=self._answer(output.confidence, frame),
                 uncertainty=float(np.clip(output.uncertainty, 0.0, 1.0)),
                 features=output.features.astype(np.float32) if features else None,
+                engine_s=seconds,
             )
-            for output, frame in zip(self._run(len(frames)), frames, strict=True)
+            for output, frame in zip(outputs, frames, strict=True)
         ]
 
     def _answer(self, plane: Array, frame: Array) -> Array:

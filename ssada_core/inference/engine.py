@@ -22,12 +22,14 @@ class Prediction:
         confidence: uint8 H×W, 255 × the largest class probability.
         uncertainty: mean over the frame of the entropy divided by log C, in [0, 1] (METHOD §5).
         features: float32 [D], pooled from the context path; None unless asked for.
+        engine_s: seconds that the compiled graph took for it, without resizing the frame and the answer.
     """
 
     label: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     uncertainty: float
     features: NDArray[np.float32] | None = None
+    engine_s: float = 0.0
 
 
 class Engine(Protocol):

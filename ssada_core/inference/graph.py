@@ -38,6 +38,8 @@ class DeployedGraph(nn.Module):
         network: SegmentationNetwork,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        *,
+        memory_format: torch.memory_format | None = None,
     ) -> None:
         """Wrap a network, which is put in evaluation mode.
 
@@ -45,8 +47,11 @@ class DeployedGraph(nn.Module):
             network: shared, not copied.
             mean: of the training images, RGB in [0, 1].
             std: likewise.
+            memory_format: order of axes in which the network gets its images; None: as frames come, which torch takes
+                for ``channels_last``.
         """
         super().__init__()
+        self._memory_format = memory_format
         self.network = network
         scale = 1.0 / (255.0 * torch.tensor(std))
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -58,7 +63,10 @@ class DeployedGraph(nn.Module):
     def forward(self, frames: Tensor) -> GraphOutput:
         """See the class."""
         rgb = frames.permute(0, 3, 1, 2).flip(1)
-        coarse, features = self.network.coarse_with_features(rgb.float() * self.scale + self.shift)
+        images = rgb.float() * self.scale + self.shift
+        if self._memory_format is not None:
+            images = images.contiguous(memory_format=self._memory_format)
+        coarse, features = self.network.coarse_with_features(images)
         height, width = int(frames.shape[1]), int(frames.shape[2])
         label, total, spread = _class_statistics(enlarge(_float32(coarse), self.network.logit_stride, (height, width)))
         confidence = (255.0 / total + 0.5).to(torch.uint8)

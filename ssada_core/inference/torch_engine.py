@@ -44,8 +44,9 @@ class TorchEngine(FrameEngine):
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._frames = torch.from_numpy(self._buffer)
-        network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-        self._graph: nn.Module = DeployedGraph(network).to(self._device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(memory_format=layout)
+        self._graph: nn.Module = DeployedGraph(network, memory_format=layout).to(self._device)
         self._warm_up()
 
     def _run(self, count: int) -> list[RawOutput]:

@@ -304,6 +304,23 @@ def test_the_overlays_opacity_changes_while_it_runs(bench):
     assert "overlay_opacity" in refused.reason
 
 
+def test_the_times_of_each_frame_are_published_while_somebody_reads_them(bench):
+    b = started(bench())
+    camera = CameraPublisher(b)
+    masks = b.watch(Image, "/segmentation_node/camera/mask", qos.latest_profile())
+    timings = b.watch(String, "/segmentation_node/camera/timing", qos.reliable_profile(depth=10))
+    before = time.monotonic_ns()
+    b.until(lambda: len(timings) >= 3 and len(masks) >= 3, every=steady(camera))
+    times = [json.loads(message.data) for message in timings]
+    assert {entry["stamp_ns"] for entry in times} & {stamp_to_ns(mask.header.stamp) for mask in masks}
+    for entry in times:
+        assert before < entry["received_ns"] < entry["published_ns"] < time.monotonic_ns()
+        assert 0 < entry["engine_ns"] < entry["published_ns"] - entry["received_ns"]
+        assert entry["version"] == "v0001"
+        assert entry["received"] > entry["dropped"] >= 0
+    assert times[-1]["received"] > times[0]["received"]
+
+
 # -- models --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ S = 1_000_000_000
 
 
 def test_before_the_first_frame():
-    assert TimingWindow().summary(5 * S) == Timing(0, 0.0, 0.0, 0.0, math.inf)
+    assert TimingWindow().summary(5 * S) == Timing(0, 0.0, 0.0, 0.0, 0.0, 0.0, math.inf)
 
 
 def test_rate_latency_and_age():
@@ -51,6 +51,7 @@ def test_only_the_window_is_remembered_but_all_frames_are_counted():
 
 def test_one_frame_has_no_rate():
     window = TimingWindow()
-    window.add(0, 5 * MS)
+    window.add(0, 5 * MS, 3 * MS)
     timing = window.summary(10 * MS)
     assert (timing.rate_hz, timing.p50_ms, timing.p99_ms) == (0.0, 5.0, 5.0)
+    assert (timing.engine_p50_ms, timing.overhead_p50_ms) == (3.0, 2.0)

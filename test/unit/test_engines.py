@@ -86,6 +86,7 @@ def test_backends_answer_as_torch(shared_model: Path, backend: str, frame: np.nd
         assert ours.uncertainty == pytest.approx(theirs.uncertainty, rel=1e-3)
         assert ours.features is not None
         assert ours.features.dtype == np.float32
+        assert 0 < ours.engine_s < 10
         np.testing.assert_allclose(ours.features, theirs.features, atol=1e-3)
 
 
