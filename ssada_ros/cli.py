@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +11,7 @@ import typer
 
 from ssada_core.cli import app
 from ssada_core.commands.common import console, report, run
-from ssada_core.errors import ConfigError, SsadaError, require
+from ssada_core.errors import ConfigError, require
 from ssada_ros.demo_options import Annotator, DemoOptions
 
 
@@ -65,33 +63,33 @@ def demo(
 def up(
     parameters: Annotated[Path | None, typer.Option(help="ROS parameters file for both nodes.")] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the nodes, such as /robot1.")] = "",
-    log_dir: Annotated[Path, typer.Option(help="Folder of the nodes' logs.")] = Path("ssada/logs"),
+    camera: Annotated[
+        list[str] | None, typer.Option(help="Image topic, or NAME=TOPIC; once for each camera, in place of the file's.")
+    ] = None,
+    log_dir: Annotated[str, typer.Option(help="Folder of the nodes' logs; '-' for the terminal.")] = "ssada/logs",
     log_level: Annotated[str, typer.Option(help="debug, info, warn, error or fatal.")] = "",
-    use_sim_time: Annotated[bool, typer.Option(help="Take the time from /clock.")] = False,
+    use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="Take the time from /clock.")] = False,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts in a row of a node that ends; 0: stop everything at its first end.")
+    ] = 5,
 ) -> int:
-    """Start both nodes without ``ros2 launch``; Ctrl-C stops everything.
+    """Start both nodes without ``ros2 launch`` and keep them running; Ctrl-C stops everything.
 
-    Example: ssada up --parameters config/ssada.yaml
+    Example: ssada up --parameters vehicle.yaml --namespace /robot1 --camera front=/front/image_raw
     """
     _require_ros()
-    from ssada_ros.processes import Supervisor, main_nodes
+    from ssada_ros.up import UpOptions, run_up
 
-    if parameters is not None and not parameters.is_file():
-        raise ConfigError(f"--parameters {parameters}: no such file")
-    nodes = main_nodes(parameters_file=parameters, namespace=namespace, log_level=log_level, use_sim_time=use_sim_time)
-    # SIGTERM, as systemd sends it, ends like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Supervisor(nodes, log_dir) as supervisor:
-        console.print(f"running: {', '.join(node.name for node in nodes)}; logs in {log_dir}; Ctrl-C stops")
-        try:
-            while True:
-                time.sleep(0.5)
-                for name, status in supervisor.poll().items():
-                    if status is not None:
-                        tail = supervisor.log_tail(name, lines=1)
-                        raise SsadaError(f"{name} ended with status {status}: {tail}")
-        except KeyboardInterrupt:
-            console.print("stopping")
+    options = UpOptions(
+        parameters=parameters,
+        namespace=namespace,
+        cameras=tuple(camera or ()),
+        log_dir=None if log_dir == "-" else Path(log_dir),
+        log_level=log_level,
+        use_sim_time=use_sim_time,
+        restarts=restarts,
+    )
+    run_up(options, console.print)
     return 0
 
 

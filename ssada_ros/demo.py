@@ -14,7 +14,7 @@ from ssada_ros.demo_report import write_results
 from ssada_ros.demo_settings import find_evaluation, load_demo_settings
 from ssada_ros.demo_stage import prepare, processes
 from ssada_ros.demo_view import LineView, LiveView
-from ssada_ros.processes import Supervisor
+from ssada_ros.supervisor import Supervisor
 
 DEMO_DOMAIN_RANGE = (20, 99)
 """ROS domains the demo may take where none is set: it should not meet a robot that is on."""

@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool
 from ssada_core.errors import SsadaError
 from ssada_ros.demo_monitor import DemoMonitor
 from ssada_ros.demo_stage import ADAPTATION, CAMERA, Stage
-from ssada_ros.processes import Supervisor
+from ssada_ros.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0
 SERVICE_TIMEOUT_S = 20.0

@@ -37,8 +37,9 @@ from ssada_ros.camera_settings import CameraSettings
 from ssada_ros.conversions import stamp_to_ns
 from ssada_ros.oracle_node import OracleSettings
 from ssada_ros.parameters import write_parameters_file
-from ssada_ros.processes import ProcessDescription, Supervisor
+from ssada_ros.processes import ProcessDescription
 from ssada_ros.segmentation_settings import SegmentationSettings
+from ssada_ros.supervisor import Supervisor
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from ssada_core.errors import ConfigError
-from ssada_ros.processes import FASTDDS_VARIABLES, ProcessDescription, Supervisor, environment, main_nodes
+from ssada_ros.processes import (
+    FASTDDS_VARIABLES,
+    ProcessDescription,
+    camera_parameters,
+    environment,
+    main_nodes,
+)
+from ssada_ros.supervisor import Supervisor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Modules for `python -m`, written into a folder that PYTHONPATH names.
@@ -96,9 +104,9 @@ def test_niceness_is_added(variables, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_children_end_when_the_parent_is_killed(variables, tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from ssada_ros.processes import *\n"
-        "import os; s = Supervisor([ProcessDescription('polite', 'polite', ros=False)], Path(sys.argv[1]),"
-        " variables=os.environ)\n"
+        "import os, sys, time; from pathlib import Path; from ssada_ros.processes import *\n"
+        "from ssada_ros.supervisor import *\n"
+        "s = Supervisor([ProcessDescription('polite', 'polite', ros=False)], Path(sys.argv[1]), variables=os.environ)\n"
         "s.start(); print(s.pid('polite'), flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -123,6 +131,28 @@ def test_the_command_line_of_a_node():
     assert nodes[0].ros_arguments() == ["--ros-args", *rules, *rest]
     renamed = ProcessDescription("front", "ssada_ros.camera_node", remappings={"camera/image": "/front"})
     assert renamed.ros_arguments()[-2:] == ["-r", "camera/image:=/front"]
+    assert [node.essential for node in nodes] == [True, False]  # masks go on whatever becomes of the adaptation
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), {}),
+        (["camera/image"], {"cameras": ["camera/image"]}),
+        (["f=/front/on", " r=/rear"], {"cameras": ["/front/on", "/rear"], "camera_names": ["f", "r"]}),
+    ],
+)
+def test_cameras_become_parameters(given, expected):
+    assert camera_parameters(given) == expected
+    node = main_nodes(cameras=given)[1]
+    parsed = [yaml.safe_load(text.partition(":=")[2]) for text in node.ros_arguments() if ":=[" in text]
+    assert parsed == list(expected.values())
+
+
+@pytest.mark.parametrize("given", [[""], ["front="], ["front=/a", "/b"]])
+def test_cameras_that_cannot_be_are_named(given):
+    with pytest.raises(ConfigError, match=r"TOPIC"):
+        camera_parameters(given)
 
 
 @pytest.mark.parametrize(

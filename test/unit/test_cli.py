@@ -23,7 +23,6 @@ from ssada_core.store.registry import ModelRegistry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; from ssada_core.cli import main; sys.exit(main())"
-NODES = ("segmentation_node", "adaptation_node")
 GROUPS = {
     "train": [],
     "evaluate": [],
@@ -262,60 +261,3 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_resumes(tmp_path: Path)
     assert again.returncode == 1
     iterations = [json.loads(line)["iteration"] for line in progress.read_text().splitlines()]
     assert iterations == list(range(1, len(iterations) + 1))
-
-
-@pytest.mark.ros
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, "child"])
-def test_up_runs_both_nodes_until_told_to_stop(ros_domain: int, tmp_path: Path, end: signal.Signals | str) -> None:
-    import psutil
-
-    parameters = tmp_path / "parameters.yaml"
-    parameters.write_text("/**:\n  ros__parameters:\n    autostart: false\n")
-    program = "import sys; from ssada_ros.cli import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "up", "--parameters", str(parameters), "--log-dir", str(tmp_path / "logs")],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-    def nodes() -> list[psutil.Process]:
-        found = psutil.Process(process.pid).children()
-        return [child for child in found if any("ssada_ros.process_child" in part for part in child.cmdline())]
-
-    deadline = time.monotonic() + 120
-    while len(nodes()) < 2 or not all((tmp_path / "logs" / f"{name}.log").exists() for name in NODES):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    children = nodes()
-    time.sleep(1.0)  # the supervisor's own loop, which answers to signals
-    if isinstance(end, signal.Signals):
-        process.send_signal(end)
-    else:
-        children[0].kill()
-    _, err = process.communicate(timeout=120)
-    if isinstance(end, signal.Signals):
-        assert process.returncode == 0, err
-        assert "stopping" in err
-    else:
-        assert process.returncode == 1
-        assert "segmentation_node ended with status -9" in err
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-
-
-@pytest.mark.ros
-def test_up_names_a_missing_parameters_file(tmp_path: Path) -> None:
-    pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
-    program = "import sys; from ssada_ros.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "up", "--parameters", str(tmp_path / "none.yaml")],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert "no such file" in one_line(done.stderr)

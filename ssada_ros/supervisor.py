@@ -1,0 +1,164 @@
+"""Starts described processes without ``ros2 launch``.
+
+Each has a log file; they are stopped in reverse order with growing emphasis, and none is ever left behind, because
+every child ends with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from ssada_core.errors import ConfigError, SsadaError
+from ssada_ros.processes import ProcessDescription, environment
+
+STOP_STEPS: tuple[tuple[signal.Signals, float], ...] = (
+    (signal.SIGINT, 10.0),
+    (signal.SIGTERM, 5.0),
+    (signal.SIGKILL, 5.0),
+)
+"""Signals to the process group, each with the seconds it is given. SIGINT first: it is what nodes are tested with."""
+_POLL_S = 0.02
+_LONGEST_LINE = 4096
+
+
+class Supervisor:
+    """Starts described processes, looks after them and stops them. A context manager.
+
+    Start it in the thread that lives longest: Linux ends a child with the *thread* that started it.
+    """
+
+    def __init__(
+        self,
+        descriptions: Sequence[ProcessDescription],
+        log_dir: Path | None,
+        *,
+        variables: Mapping[str, str] | None = None,
+        stop_steps: Sequence[tuple[signal.Signals, float]] = STOP_STEPS,
+    ) -> None:
+        """Describe what :meth:`start` will do.
+
+        Args:
+            descriptions: in the order of starting.
+            log_dir: gets ``<name>.log`` with output and errors, appended to; None leaves them to the terminal.
+            variables: the environment; :func:`environment` by default.
+            stop_steps: signals and the seconds each is given.
+
+        Raises:
+            ConfigError: if two processes have the same name.
+        """
+        names = [description.name for description in descriptions]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"process names are not unique: {', '.join(names)}")
+        self._descriptions = {description.name: description for description in descriptions}
+        self._log_dir = log_dir
+        self._variables = dict(variables) if variables is not None else environment()
+        self._stop_steps = stop_steps
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Supervisor:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything that does not run.
+
+        Raises:
+            SsadaError: if a process cannot be started; those already started are stopped.
+        """
+        if self._log_dir is not None:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+        for name in self._descriptions:
+            if self.poll().get(name, -1) is not None:
+                self.start_one(name)
+
+    def start_one(self, name: str) -> None:
+        """Start one of the described processes, again if it has ended; what it left behind is ended before.
+
+        Raises:
+            SsadaError: if it cannot be started; everything else is stopped then.
+        """
+        description = self._descriptions[name]
+        if name in self._processes:
+            _signal_group(self._processes[name].pid, signal.SIGKILL)
+        try:
+            with self._output(name) as output:
+                self._processes[name] = subprocess.Popen(
+                    description.command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT if output is not None else None,
+                    env=self._variables,
+                    start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor, which stops them in order
+                )
+        except OSError as error:
+            self.stop()
+            raise SsadaError(f"{name} could not be started: {error}") from error
+
+    def poll(self) -> dict[str, int | None]:
+        """Return each started process's exit status, None while it runs; -N if signal N ended it."""
+        return {name: process.poll() for name, process in self._processes.items()}
+
+    def pid(self, name: str) -> int:
+        """Return the process id, which is also the id of its process group."""
+        return self._processes[name].pid
+
+    def log_path(self, name: str) -> Path | None:
+        """Return the process's log file, None if it writes to the terminal."""
+        return self._log_dir / f"{name}.log" if self._log_dir is not None else None
+
+    def log_tail(self, name: str, lines: int = 10) -> str:
+        """Return the last lines of the process's log; empty if it has none."""
+        path = self.log_path(name)
+        if path is None:
+            return ""
+        with path.open("rb") as log:  # a vehicle's log is long
+            log.seek(max(path.stat().st_size - lines * _LONGEST_LINE, 0))
+            return "\n".join(log.read().decode("utf-8", errors="replace").splitlines()[-lines:])
+
+    def _output(self, name: str) -> AbstractContextManager[IO[bytes] | None]:
+        path = self.log_path(name)
+        return nullcontext() if path is None else path.open("ab")
+
+    def stop_one(self, name: str) -> int | None:
+        """Stop one process and what it started, and return its exit status."""
+        process = self._processes[name]
+        for number, seconds in self._stop_steps:
+            if process.poll() is not None:
+                break
+            _signal_group(process.pid, number)
+            _wait(process, seconds)
+        # What the process itself left behind in its group; nothing is in it after a clean end.
+        _signal_group(process.pid, signal.SIGKILL)
+        return process.poll()
+
+    def stop(self) -> dict[str, int | None]:
+        """Stop everything, the last started first, and return the exit statuses."""
+        for name in reversed(self._processes):
+            self.stop_one(name)
+        return self.poll()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return  # all of it has ended
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
