@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssada_core.data.samples import Array
-from ssada_core.errors import SsadaError
+from ssada_core.errors import EngineError, ModelError, SsadaError, StoreError
 from ssada_core.inference.engine import Engine, EngineSettings
 from ssada_core.inference.load import load_engine
 from ssada_core.labels import LabelSpace
 from ssada_core.store.model_files import read_manifest
+from ssada_core.store.models import resolve_model
+from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
 
 PREPARE_NICE = 5
 """Nice value of the preparing thread. Not SCHED_IDLE: it shares the interpreter lock with the frame path,
@@ -52,6 +54,36 @@ def load_model(model_dir: Path, settings: EngineSettings, log: Callable[[str], N
     return LoadedModel(manifest.version, engine, space, space.palette_bgr(), manifest.created)
 
 
+def open_model(reference: str, settings: EngineSettings, log: Callable[[str], None]) -> tuple[Path, LoadedModel, str]:
+    """Load what a reference means; of a registry whose current version cannot be loaded, one that ran before it.
+
+    Masks by an older model are worth more than none.
+
+    Returns:
+        The model's folder, the model, and why it is not the current one; "" where it is.
+
+    Raises:
+        SsadaError: if nothing can be loaded.
+    """
+    try:
+        folder = resolve_model(reference)
+        return folder, load_model(folder, settings, log), ""
+    except (ModelError, EngineError, StoreError) as error:
+        for version in ModelRegistry(reference).fallbacks() if Path(reference, CURRENT_FILE).is_file() else []:
+            found = _try_version(Path(reference, version), settings, log)
+            if found is not None:
+                return Path(reference, version), found, f"{version} runs in place of the current model: {error}"
+        raise
+
+
+def _try_version(folder: Path, settings: EngineSettings, log: Callable[[str], None]) -> LoadedModel | None:
+    try:
+        return load_model(folder, settings, log)
+    except (ModelError, EngineError) as error:
+        log(str(error))
+        return None
+
+
 class ModelSlot:
     """Holds one model; :meth:`current` is called by the inference thread only, :meth:`request` by any.
 
@@ -59,7 +91,11 @@ class ModelSlot:
     """
 
     def __init__(
-        self, first: LoadedModel, load: Callable[[str], LoadedModel], log_error: Callable[[str], None]
+        self,
+        first: LoadedModel,
+        load: Callable[[str], LoadedModel],
+        log_error: Callable[[str], None],
+        trouble: str = "",
     ) -> None:
         self._model = first
         self._load = load
@@ -70,7 +106,7 @@ class ModelSlot:
         self._ready: LoadedModel | None = None
         self._retired: list[LoadedModel] = []
         self._closed = False
-        self.last_error = ""
+        self.last_error = trouble
         self._thread = threading.Thread(target=self._prepare, name="prepare-model", daemon=True)
         self._thread.start()
 

@@ -14,7 +14,6 @@ from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
 from ssada_core.errors import ConfigError, EncodingError, ModelError
-from ssada_core.store.models import resolve_model
 from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
 from ssada_ros import diagnostics
 from ssada_ros.camera_output import CameraOutput
@@ -23,7 +22,7 @@ from ssada_ros.conversions import json_of, string_message
 from ssada_ros.label_topics import LabelTopics
 from ssada_ros.lifecycle import ManagedNode, run_node
 from ssada_ros.mailbox import Delivery, FrameMailbox
-from ssada_ros.model_slot import LoadedModel, ModelSlot, load_model
+from ssada_ros.model_slot import LoadedModel, ModelSlot, load_model, open_model
 from ssada_ros.node_thread import NodeThread
 from ssada_ros.parameters import declare_settings, follow_settings
 from ssada_ros.qos import (
@@ -102,9 +101,11 @@ class SegmentationNode(ManagedNode):
         self._undo_configure.close()
 
     def _open_slot(self, undo: ExitStack) -> ModelSlot:
-        self._model_dir = resolve_model(self.settings.model)
-        model = load_model(self._model_dir, self.settings.engine, self.get_logger().info)
-        slot = ModelSlot(model, self._load_version, self.get_logger().error)
+        logger = self.get_logger()
+        self._model_dir, model, trouble = open_model(self.settings.model, self.settings.engine, logger.info)
+        if trouble:
+            logger.error(trouble)
+        slot = ModelSlot(model, self._load_version, logger.error, trouble)
         undo.callback(slot.close)
         undo.callback(setattr, self, "_slot", None)
         self._slot = slot

@@ -75,7 +75,9 @@ class Adapter:
         self._log = log
         self._lock = threading.RLock()
         self.registry = ModelRegistry(Path(settings.registry_dir), settings.registry)
-        current = self.registry.current_or_fail()
+        current, damage = self.registry.ensure_sound()
+        if damage:
+            log(f"{current} is current again: {damage}")
         label_space = self.registry.manifest(current).labels()
         with ExitStack() as undo:  # what was opened before a failure is closed again
             self.pool = FramePool(Path(settings.pool_dir), settings.pool, label_space=label_space)

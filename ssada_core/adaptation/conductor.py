@@ -48,7 +48,9 @@ class Conductor:
         self._log = log
         self._root = Path(settings.rounds_dir)
         make_directory(self._root)
-        self.rounds = Rounds(self._root, restarts=settings.worker_restarts, log=log)
+        self.rounds = Rounds(
+            self._root, restarts=settings.worker_restarts, hung_after_s=settings.worker_hung_after_s, log=log
+        )
         newest = self.rounds.spec()
         self.labels_used = newest.labels if newest is not None else 0
         self.outcome: Outcome = "none"

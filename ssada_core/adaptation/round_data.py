@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssada_core.adaptation.round import DATA_FILE, RoundSpec
-from ssada_core.data.encodings import decode_compressed
+from ssada_core.data.encodings import decode_compressed, picture_size
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Array, Samples
-from ssada_core.errors import StoreError, WorkerError
+from ssada_core.errors import DataError, StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import read_json, write_json
 from ssada_core.store.pool import FrameRecord
 from ssada_core.store.pool_reader import PoolReader
 
 KINDS = ("labelled", "audit", "unlabelled")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,38 @@ class SnapshotSamples:
         return self._frames[index].label
 
 
+class _WatchedSamples:
+    """Samples that say when a frame of theirs is read: the work gets on."""
+
+    def __init__(self, samples: Samples, tell: Callable[[], None]) -> None:
+        self._samples = samples
+        self._tell = tell
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def name(self, index: int) -> str:
+        return self._samples.name(index)
+
+    def image(self, index: int) -> Array:
+        self._tell()
+        return self._samples.image(index)
+
+    def label(self, index: int) -> Array | None:
+        return self._samples.label(index)
+
+
+def watched(data: RoundData, tell: Callable[[], None]) -> RoundData:
+    """The same frames; ``tell`` is called whenever one is read."""
+    return replace(
+        data,
+        labelled=_WatchedSamples(data.labelled, tell),
+        unlabelled=_WatchedSamples(data.unlabelled, tell),
+        audit=_WatchedSamples(data.audit, tell),
+        source=_WatchedSamples(data.source, tell) if data.source is not None else None,
+    )
+
+
 def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelSpace) -> RoundData:
     """Choose the round's frames, or find the ones a previous attempt of the same round chose.
 
@@ -96,7 +131,7 @@ def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelS
 
 
 def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, list[int]]:
-    labelled = pool.frames(states=["labelled"])
+    labelled = [record for record in pool.frames(states=["labelled"]) if _sound(pool, record)]
     unlabelled = pool.frames(states=["buffered", "queried", "skipped"], audit=False)
     newest = unlabelled[-spec.max_unlabelled :] if spec.max_unlabelled else []
     return {
@@ -104,6 +139,17 @@ def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, list[int]]:
         "audit": [record.id for record in labelled if record.audit],
         "unlabelled": [record.id for record in newest],
     }
+
+
+def _sound(pool: PoolReader, record: FrameRecord) -> bool:
+    """Whether image and label can be read; one bad block of the disk must not end every round from now on."""
+    try:
+        pool.image(record)
+        pool.label(record)
+    except (StoreError, DataError) as error:
+        _log.warning("query %s is left out of the round: %s", record.query_id, error)
+        return False
+    return True
 
 
 def _labelled(pool: PoolReader, records: Mapping[int, FrameRecord], ids: Sequence[int]) -> list[StoredFrame]:
@@ -130,6 +176,8 @@ def _read(pool: PoolReader, record: FrameRecord | None) -> StoredFrame | None:
     if record is None or record.state == "rejected":
         return None
     try:
-        return StoredFrame(record, pool.image_bytes(record), None)
-    except StoreError:
-        return None  # evicted by the node since the list was read
+        image = pool.image_bytes(record)
+        picture_size(image)
+    except (StoreError, DataError):
+        return None  # evicted by the node since the list was read, or damaged
+    return StoredFrame(record, image, None)

@@ -18,7 +18,7 @@ from ssada_core.adaptation.round import (
     read_round,
     write_round,
 )
-from ssada_core.adaptation.worker_process import Progress, State, WorkerProcess
+from ssada_core.adaptation.worker_process import HUNG_AFTER_S, Progress, State, WorkerProcess
 from ssada_core.errors import WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import read_json, write_json
@@ -29,9 +29,12 @@ _NAME = re.compile(r"round-(\d{4,})")
 class Rounds:
     """At most one round at a time; all of them stay on disk as a record."""
 
-    def __init__(self, root: Path, *, restarts: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: Path, *, restarts: int, log: Callable[[str], None], hung_after_s: float = HUNG_AFTER_S
+    ) -> None:
         self._root = root
         self._restarts = restarts
+        self._hung_after_s = hung_after_s
         self._log = log
         self._worker: WorkerProcess | None = None
 
@@ -88,7 +91,7 @@ class Rounds:
         Raises:
             WorkerError: if the process cannot be started.
         """
-        self._worker = WorkerProcess(run_dir, restarts=self._restarts)
+        self._worker = WorkerProcess(run_dir, restarts=self._restarts, hung_after_s=self._hung_after_s)
         self._log(f"round in {run_dir}, worker {self._worker.pid}")
         return run_dir
 
@@ -100,8 +103,10 @@ class Rounds:
         """
         if self._worker is None:
             return None
-        pid = self._worker.pid
+        pid, hung = self._worker.pid, self._worker.hung
         state = self._worker.poll()
+        if self._worker.hung != hung:
+            self._log(f"training worker {pid} made no progress for {self._hung_after_s:.0f} s and was killed")
         if self._worker.pid != pid:
             self._log(f"training worker {pid} was killed; {self._worker.pid} resumes the round")
         return state

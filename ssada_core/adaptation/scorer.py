@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ssada_core.adaptation.queries import ASKED
 from ssada_core.adaptation.scoring import summarise
-from ssada_core.errors import EngineError, StoreError
+from ssada_core.errors import DataError, EngineError, StoreError
 from ssada_core.evaluation.metrics import confusion, iou
 from ssada_core.inference.engine import Engine, EngineSettings, Prediction
 from ssada_core.inference.load import load_engine
@@ -111,9 +111,13 @@ class PoolScorer:
         """IoU per class in [0, 1] on the labelled audit frames, NaN where unknown; None without such frames."""
         total = np.zeros((self._classes, self._classes), np.int64)
         for record in self._pool.frames(states=["labelled"], audit=True):
-            label = self._pool.label(record)
+            try:
+                label, image = self._pool.label(record), self._pool.image(record)
+            except (StoreError, DataError) as error:  # a damaged file: the other frames still say something
+                self._log(f"query {record.query_id} is not judged by: {error}")
+                continue
             if label is not None:
-                total += confusion(self.predict(self._pool.image(record)).label, label, self._classes)
+                total += confusion(self.predict(image).label, label, self._classes)
         return iou(total) if total.any() else None
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ssada_core.adaptation.cycle import CycleSettings
 from ssada_core.adaptation.gate_settings import GateSettings
+from ssada_core.adaptation.worker_process import HUNG_AFTER_S
 from ssada_core.annotation.check import LabelCheckSettings
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
@@ -31,6 +32,9 @@ class AdaptationSettings(Settings):
     labels_dir: str = Field("", description="Folder from which labels (<query id>.png) are taken; empty for none.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the choice of queries.")
     worker_restarts: int = Field(3, ge=0, le=100, description="Times a killed training worker is started again.")
+    worker_hung_after_s: float = Field(
+        HUNG_AFTER_S, ge=0, description="Seconds without progress after which a worker is killed and resumed; 0 never."
+    )
     low_priority: bool = Field(True, description="Train under SCHED_IDLE, so that training never costs a mask.")
     pool: PoolSettings = Field(default_factory=PoolSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)

@@ -31,8 +31,17 @@ from ssada_core.adaptation.round import (
     read_result,
     read_round,
 )
-from ssada_core.adaptation.round_data import RoundData, gather
-from ssada_core.adaptation.worker_guards import StopSignal, end_with_parent, exclusive, lower_priority
+from ssada_core.adaptation.round_data import RoundData, gather, watched
+from ssada_core.adaptation.worker_guards import (
+    OUT_OF_MEMORY,
+    Heartbeat,
+    StopSignal,
+    die_first,
+    end_with_parent,
+    exclusive,
+    lower_priority,
+    ran_out_of_memory,
+)
 from ssada_core.adaptation.worker_process import EXIT_STOPPED
 from ssada_core.data.resized import ResizedSamples
 from ssada_core.data.samples import Samples, spread
@@ -62,10 +71,13 @@ def run_round(run_dir: Path, should_stop: StopSignal) -> RoundResult | None:
         return read_result(run_dir)
     spec = read_round(run_dir)
     registry = ModelRegistry(Path(spec.registry_dir), spec.registry)
-    data = _gather(run_dir, spec, registry.manifest(spec.champion).labels())
+    beat = Heartbeat(run_dir).beat
+    beat()
+    data = watched(_gather(run_dir, spec, registry.manifest(spec.champion).labels()), beat)
     trained = _train(run_dir, spec, registry, data, should_stop)
     if trained.result.stopped:
         return None
+    beat()
     challenger = _register(run_dir, spec, registry, data, trained)
     _measure(run_dir, spec, registry, data, challenger)
     result = RoundResult(
@@ -236,6 +248,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (SsadaError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        sys.stderr.write(f"not enough memory for the round: {OUT_OF_MEMORY}\n")
+        return 1
     return EXIT_STOPPED if result is None else 0
 
 
@@ -245,6 +262,7 @@ def _work(run_dir: Path, parent: int | None, wait_s: float, should_stop: StopSig
     spec = read_round(run_dir)
     if spec.low_priority:
         lower_priority()
+    die_first()
     bound_resources(spec)
     with exclusive(run_dir, wait_s=wait_s):
         return run_round(run_dir, should_stop)

@@ -8,15 +8,32 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from ssada_core.errors import WorkerError
 
 LOCK_FILE = "worker.lock"
+HEARTBEAT_FILE = "heartbeat"
+OUT_OF_MEMORY = "lower training.labelled_batch, unlabelled_batch or the crop"
 LOCK_PAUSE_S = 0.2
 """Seconds between two tries to get the lock."""
+
+
+class Heartbeat:
+    """A file that is touched whenever the work has got on: who watches sees that the worker is not stuck.
+
+    Called by the thread that works, never by one beside it, which would go on beating for a hung one.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / HEARTBEAT_FILE
+
+    def beat(self) -> None:
+        """Say that the work has got on. A full disk is found out by those who write something of worth."""
+        with suppress(OSError):
+            self._path.touch()
 
 
 class StopSignal:
@@ -87,6 +104,18 @@ def lower_priority() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(19)
+
+
+def die_first() -> None:
+    """Of all processes on a machine without memory, the kernel shall take this one: it resumes, masks do not."""
+    with suppress(OSError):  # only on Linux
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this is what Python or PyTorch say when there is no memory left, on the processor or a GPU."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(part in words for part in ("out of memory", "allocate memory"))
 
 
 def end_with_parent(parent: int) -> None:

@@ -13,17 +13,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssada_core.adaptation.round import PROGRESS_FILE, RESULT_FILE, WORKER_LOG_FILE, read_round
+from ssada_core.adaptation.worker_guards import HEARTBEAT_FILE, OUT_OF_MEMORY
 from ssada_core.errors import WorkerError
 
 EXIT_STOPPED = 3
 """The worker's exit status after SIGTERM or SIGINT: what was done is on the disk, the same command resumes."""
+HUNG_AFTER_S = 600.0
+"""Default for how long a worker may show no progress: under SCHED_IDLE beside busy nodes a step may take minutes."""
 LOCK_TIMEOUT_S = 60.0
 """How long a new worker waits for the one before it, which may still be writing its checkpoint."""
+KILL_TIMEOUT_S = 5.0
+"""How long a killed worker may take to end before it is looked at again later."""
 STOP_TIMEOUT_S = 20.0
 """A stopped worker writes one checkpoint; longer than this and it is killed (and resumes from the last one)."""
 
@@ -48,15 +54,24 @@ class Progress:
 
 
 class WorkerProcess:
-    """One round's training process. A worker that dies is started again and resumes, ``restarts`` times at most."""
+    """One round's training process. A worker that dies is started again and resumes, ``restarts`` times at most.
 
-    def __init__(self, run_dir: Path, *, restarts: int = 3) -> None:
+    One whose progress stands still is killed, and then is one that died.
+    """
+
+    def __init__(self, run_dir: Path, *, restarts: int = 3, hung_after_s: float = HUNG_AFTER_S) -> None:
         """Start the worker on a round's folder.
+
+        Args:
+            run_dir: of the round.
+            restarts: how often a dead worker is started again.
+            hung_after_s: seconds without progress after which a worker is taken for hung; 0 never.
 
         Raises:
             WorkerError: if the folder holds no round, or the process cannot be started.
         """
         self.run_dir = run_dir
+        self._watchdog = Watchdog(run_dir, hung_after_s)
         self._idle = read_round(run_dir).low_priority and hasattr(os, "SCHED_IDLE")
         self._restarts_left = restarts
         self._stopped = False
@@ -75,6 +90,10 @@ class WorkerProcess:
     def poll(self) -> State:
         """Look after the process: restart it if it died by a signal, and say how it stands."""
         code = self._process.poll()
+        if code is None and self._watchdog.is_hung():
+            self._process.kill()  # also ends a stopped one; one that waits for a dead device ends when that answers
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(KILL_TIMEOUT_S)
         if code is None:
             return "running"
         if code == 0 and (self.run_dir / RESULT_FILE).exists():
@@ -85,8 +104,14 @@ class WorkerProcess:
         if code < 0 and self._restarts_left > 0:
             self._restarts_left -= 1
             self._process = self._spawn()
+            self._watchdog.reset()
             return "running"
         return "failed"
+
+    @property
+    def hung(self) -> int:
+        """How often it was killed because its progress stood still."""
+        return self._watchdog.found
 
     def progress(self) -> Progress:
         """The last complete line the worker wrote."""
@@ -96,7 +121,14 @@ class WorkerProcess:
         """Why it failed: the last line of its log, and its exit status."""
         code = self._process.poll()
         reason = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
+        if code == -signal.SIGKILL:
+            reason += f" ({self._killed_words()})"
         return f"{reason}: {_last_line(self.run_dir / WORKER_LOG_FILE)}"
+
+    def _killed_words(self) -> str:
+        if self.hung:
+            return f"no progress for {self._watchdog.seconds:.0f} s, {self.hung} times"
+        return f"where nobody did that, the machine ran out of memory: {OUT_OF_MEMORY}"
 
     def stop(self) -> None:
         """Ask the worker to write a checkpoint and end; kill it if it does not. It can be resumed later."""
@@ -132,6 +164,33 @@ class WorkerProcess:
             with contextlib.suppress(OSError):  # where that is forbidden, it lowers itself when it has started
                 os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
         return process
+
+
+class Watchdog:
+    """Tells by the files that a worker touches whether it gets on, on a clock that nobody sets."""
+
+    def __init__(self, run_dir: Path, seconds: float) -> None:
+        self._files = [run_dir / name for name in (PROGRESS_FILE, HEARTBEAT_FILE, RESULT_FILE)]
+        self.seconds = seconds
+        self.found = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin to wait anew, for a new process."""
+        self._seen, self._since = self._marks(), time.monotonic()
+
+    def is_hung(self) -> bool:
+        """Whether nothing has changed for so long; asked at least once a minute or so."""
+        marks = self._marks()
+        if marks != self._seen:
+            self._seen, self._since = marks, time.monotonic()
+        hung = 0 < self.seconds < time.monotonic() - self._since
+        self.found += hung
+        return hung
+
+    def _marks(self) -> list[tuple[int, int]]:
+        stats = [path.stat() for path in self._files if path.exists()]
+        return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
 
 
 def last_json_line(path: Path) -> dict[str, Any]:

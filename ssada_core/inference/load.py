@@ -15,6 +15,7 @@ from ssada_core.inference.engine import Engine, EngineSettings
 from ssada_core.inference.hardware import torch_sees_gpu
 from ssada_core.store.files import read_json, sha256_file
 from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
+from ssada_core.store.model_files import verify_listed
 
 if TYPE_CHECKING:
     from ssada_core.networks.base import SegmentationNetwork
@@ -71,13 +72,14 @@ def read_model(model_dir: Path) -> tuple[SegmentationNetwork, ModelManifest]:
     """Build the network of a model directory with its weights, in evaluation mode.
 
     Raises:
-        ModelError: if the manifest or the weights are missing, malformed or do not fit each other.
+        ModelError: if the manifest or the weights are missing, malformed, changed or do not fit each other.
     """
     from ssada_core.networks.build import build_network
     from ssada_core.networks.weights import load_weights
 
     manifest = read_manifest(model_dir)
     network = build_network(manifest.network, manifest.labels().num_classes, pretrained=False)
+    verify_listed(model_dir, manifest, below=WEIGHTS_FILE)
     load_weights(network, model_dir / WEIGHTS_FILE)
     network.eval()
     return network, manifest
@@ -93,7 +95,7 @@ def load_engine(model_dir: Path, settings: EngineSettings, *, log: Callable[[str
         log: gets one line that says what runs and why not something faster.
 
     Raises:
-        ModelError: if the directory holds no valid model.
+        ModelError: if the directory holds no valid model, or a file of it is not the one that the manifest names.
         MissingExtraError: if the backend that was asked for is not installed.
         EngineError: if it is not deployed, was exported from other weights, or cannot run.
     """
@@ -103,6 +105,7 @@ def load_engine(model_dir: Path, settings: EngineSettings, *, log: Callable[[str
     file = _deployed_file(model_dir, backend, precision)
     if backend.files[precision]:
         check_deployed(model_dir, file, manifest)
+        verify_listed(model_dir, manifest, below=str(file.parent.relative_to(model_dir)))
     engine = backend.open(model_dir, file, manifest, settings.model_copy(update={"precision": precision}))
     if log is not None:
         height, width = engine.input_size

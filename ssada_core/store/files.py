@@ -107,11 +107,11 @@ def make_directory(path: Path) -> None:
     Raises:
         StoreError: if that is not possible.
     """
-    if path.is_dir():
-        return
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        fsync_directory(path.parent)
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            fsync_directory(folder.parent)  # each level: a name that is lost takes everything below with it
     except OSError as error:
         raise store_error("create", path, error) from error
 

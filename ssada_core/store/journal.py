@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,21 @@ class Journal:
     def _is_torn(self) -> bool:
         data = self._path.read_bytes() if self._path.exists() else b""
         return bool(data) and not data.endswith(b"\n")
+
+
+def replay(history: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The content of ``current`` after these promotions and rollbacks; None before the first."""
+    earlier: list[str] = []
+    version = at = ""
+    for entry in history:
+        if entry.get("action") == "rollback":
+            earlier = earlier[:-1]
+        else:
+            earlier = [name for name in (*earlier, version) if name not in ("", entry.get("version"))]
+        version, at = str(entry.get("version", "")), str(entry.get("at", ""))
+    if not version:
+        return None
+    return {"version": version, "previous": earlier[-1] if earlier else None, "earlier": earlier, "promoted_at": at}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

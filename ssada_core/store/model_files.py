@@ -79,8 +79,19 @@ def verify(folder: Path) -> ModelManifest:
     if WEIGHTS_FILE not in manifest.files:
         raise ModelError(f"{folder / MANIFEST_FILE} has no hash of {WEIGHTS_FILE}: build the model again")
     for name in manifest.files:
-        _verify_file(folder, name, manifest)
+        verify_file(folder, name, manifest)
     return manifest
+
+
+def verify_listed(folder: Path, manifest: ModelManifest, *, below: str) -> None:
+    """Check the files of one subfolder, or one file, that the manifest lists; a model under construction lists none.
+
+    Raises:
+        ModelError: naming the first that is missing or differs.
+    """
+    for name in manifest.files:
+        if name == below or name.startswith(f"{below}/"):
+            verify_file(folder, name, manifest)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -92,7 +103,7 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _verify_file(folder, WEIGHTS_FILE, read_manifest(folder))
+    verify_file(folder, WEIGHTS_FILE, read_manifest(folder))
     try:
         weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
@@ -152,7 +163,12 @@ def _regular_files(folder: Path) -> list[Path]:
     return found
 
 
-def _verify_file(folder: Path, name: str, manifest: ModelManifest) -> None:
+def verify_file(folder: Path, name: str, manifest: ModelManifest) -> None:
+    """Check one file against the manifest.
+
+    Raises:
+        ModelError: if it is missing, differs, or lies outside the folder.
+    """
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
         raise ModelError(f"{folder / MANIFEST_FILE} names '{name}', outside the model: do not use this model")

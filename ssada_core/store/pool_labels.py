@@ -10,7 +10,7 @@ from typing import Literal
 from ssada_core.data.compressed import encode_png
 from ssada_core.data.samples import Array
 from ssada_core.errors import LabelError, StoreError
-from ssada_core.store.files import make_directory, write_atomic
+from ssada_core.store.files import make_directory, store_error, write_atomic
 from ssada_core.store.pool_queries import by_query
 from ssada_core.store.pool_records import FrameRecord, LabelVersion
 from ssada_core.store.pool_schema import Database
@@ -85,6 +85,45 @@ class LabelStore:
             (frame.id,),
         )
         return [LabelVersion(**dict(row)) for row in rows]
+
+    def read(self, file: str) -> bytes:
+        """The bytes of a label file that is listed.
+
+        Raises:
+            StoreError: if it has gone, or its content is not what was acknowledged.
+        """
+        path = self._root / file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise store_error("read", path, error) from error
+        row = self._database.row(
+            "SELECT sha256 FROM labels WHERE file=? AND frame_id=(SELECT id FROM frames WHERE query_id=?)",
+            (file, path.name.partition(".")[0]),
+        )
+        if row is None or row["sha256"] != _sha256(data):
+            raise StoreError(f"{path} is not the label that was stored: restore it from a copy, or label it again")
+        return data
+
+    def set_aside_damaged(self) -> list[str]:
+        """Hold accepted labels whose file has gone or changed, so that nobody learns from them; one line for each.
+
+        Inside a transaction.
+        """
+        rows = self._database.rows("SELECT id, query_id, label_file FROM frames WHERE state='labelled'")
+        damaged = [(row, why) for row in rows if (why := self._damage(row["label_file"]))]
+        self._database.execute_many(
+            "UPDATE frames SET state='held', reason='its label file is damaged: label it again' WHERE id=?",
+            [(row["id"],) for row, _ in damaged],
+        )
+        return [f"query {row['query_id']} is held: {why}" for row, why in damaged]
+
+    def _damage(self, file: str) -> str:
+        try:
+            self.read(file)
+        except StoreError as error:
+            return str(error)
+        return ""
 
     def _find(self, query_id: str, *, rejected: bool = False) -> FrameRecord:
         frame = by_query(self._database, query_id)

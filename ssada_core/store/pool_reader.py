@@ -106,11 +106,10 @@ class PoolReader:
         """The accepted label, uint8 H×W; None where there is none. The newest one, also for an older record.
 
         Raises:
-            StoreError: if its file has gone.
-            DataError: if it cannot be decoded.
+            StoreError: if its file has gone, or is not what was stored.
         """
         file = self.get(record.id).label_file
-        return None if file is None else decode_label(self._read(file))
+        return None if file is None else decode_label(self._labels.read(file))
 
     def label_history(self, query_id: str) -> list[LabelVersion]:
         """All labels ever given for a query, oldest first.
@@ -124,9 +123,9 @@ class PoolReader:
         """A label of the history, uint8 H×W.
 
         Raises:
-            StoreError: if its file has gone.
+            StoreError: if its file has gone, or is not what was stored.
         """
-        return decode_label(self._read(version.file))
+        return decode_label(self._labels.read(version.file))
 
     def stats(self) -> PoolStats:
         """The pool in figures."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ssada_core.errors import StoreError
 from ssada_core.store.files import disk_usage, sha256_file, store_error
-from ssada_core.store.pool_labels import LABELS
+from ssada_core.store.pool_labels import LABELS, LabelStore
 from ssada_core.store.pool_records import PoolSettings
 from ssada_core.store.pool_schema import Database
 
@@ -34,7 +34,8 @@ class NoRoomError(StoreError):
 def clean(database: Database, root: Path) -> list[str]:
     """Put right what a killed process or a careless hand left; returns what was done, one line each.
 
-    Deletes unfinished files and files that were never entered; frames whose image has gone are rejected.
+    Deletes unfinished files and files that were never entered. Frames whose image has gone are rejected; labels
+    whose file has gone or changed are held, so that a human looks again.
 
     Raises:
         StoreError: if the pool cannot be read or written.
@@ -49,9 +50,10 @@ def clean(database: Database, root: Path) -> list[str]:
             "UPDATE frames SET state='rejected', bytes=0, reason='its image file was missing' WHERE id=?",
             [(row["id"],) for row in gone],
         )
+        damaged = LabelStore(database, root).set_aside_damaged()
         delete_files(root, orphans)
     done = [f"deleted {file}, which was never entered" for file in orphans]
-    return done + [f"rejected frame {row['id']}: {row['image_file']} is missing" for row in gone]
+    return done + [f"rejected frame {row['id']}: {row['image_file']} is missing" for row in gone] + damaged
 
 
 def verify(database: Database, root: Path) -> list[str]:

@@ -11,9 +11,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,9 @@ from pydantic import Field
 
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.settings import Settings, nearest
-from ssada_core.store import model_files
-from ssada_core.store.files import fsync_directory, make_directory, read_json, store_error, write_json
-from ssada_core.store.journal import Journal, file_lock, utc_now
+from ssada_core.store import model_files, version_folders
+from ssada_core.store.files import fsync_directory, make_directory, read_json, write_json
+from ssada_core.store.journal import Journal, replay, utc_now
 from ssada_core.store.manifest import ModelManifest
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 CURRENT_FILE = "current"
 DECISIONS_FILE = "decisions.jsonl"
 DECISION_FILE = "decision.json"
-LOCK_FILE = "lock"
+
+_log = logging.getLogger(__name__)
 
 
 class RegistrySettings(Settings):
@@ -55,11 +55,15 @@ class ModelRegistry:
         self.root = Path(root)
         self.settings = settings or RegistrySettings()
         self._journal = Journal(self.root / DECISIONS_FILE)
+        self._told_damaged = False
         make_directory(self.root)
 
     def versions(self) -> list[str]:
         """All versions, oldest first."""
-        return [path.name for path in sorted(filter(model_files.is_version, self.root.iterdir()), key=_version_of)]
+        return [
+            path.name
+            for path in sorted(filter(model_files.is_version, self.root.iterdir()), key=version_folders.number_of)
+        ]
 
     def first(self) -> str | None:
         """The first model, which the gate never forgets; None while the registry is empty."""
@@ -168,41 +172,27 @@ class ModelRegistry:
 
         def build(folder: Path, version: str) -> None:
             model_files.copy_files(source, folder, manifest)
+            for name in manifest.files:  # what arrived is what was sent, also where the disk is not sound
+                model_files.verify_file(folder, name, manifest)
             parent = manifest.parent or manifest.version
             model_files.seal(folder, manifest.model_copy(update={"version": version, "parent": parent}))
 
         return self._build(build)
 
     def _build(self, build: Callable[[Path, str], None]) -> str:
-        with self._reserved() as (version, folder):
+        with version_folders.reserved(self.root) as (version, folder):
             build(folder, version)
             model_files.fsync_tree(folder)
-            with self._locked():
+            with version_folders.locked(self.root):
                 folder.rename(self.root / version)
                 fsync_directory(self.root)
                 self._prune()
         return version
 
-    @contextlib.contextmanager
-    def _reserved(self) -> Iterator[tuple[str, Path]]:
-        """The next version's name and its folder under construction; building may take minutes, so without the lock."""
-        with self._locked():
-            self._remove_leftovers()
-            version = f"v{max(map(_version_of, self._folders()), default=0) + 1:04d}"
-            folder = self.root / f".{version}.tmp"
-            try:
-                folder.mkdir()
-            except OSError as error:
-                raise store_error("create", folder, error) from error
-            lock = contextlib.ExitStack()
-            lock.enter_context(file_lock(folder))
-        with lock:
-            try:
-                yield version, folder
-            except OSError as error:
-                raise store_error("write", folder, error) from error
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _prune(self) -> None:
+        versions, state = self.versions(), self._current()
+        kept = {*versions[-self.settings.keep :], versions[0], state.get("version"), state.get("previous")}
+        version_folders.remove(self.root, [version for version in versions if version not in kept])
 
     def promote(self, version: str, decision: Mapping[str, Any] | None = None) -> None:
         """Make a version the current one, after checking its files.
@@ -215,7 +205,7 @@ class ModelRegistry:
             ModelError: if there is no such version, or a file of it is damaged.
             StoreError: if the disk refuses.
         """
-        with self._locked():
+        with version_folders.locked(self.root):
             self.verify(version)
             before = self._current()
             if decision is not None:
@@ -235,7 +225,7 @@ class ModelRegistry:
             StoreError: if there is none before, or the disk refuses.
             ModelError: if a file of it is damaged.
         """
-        with self._locked():
+        with version_folders.locked(self.root):
             earlier = [name for name in self._current().get("earlier", []) if name in self.versions()]
             if not earlier:
                 raise StoreError(f"{self.root}: nothing to roll back to, no other version was promoted: promote one")
@@ -243,6 +233,48 @@ class ModelRegistry:
             self.verify(version)
             self._switch("rollback", version, earlier[:-1], {"reason": reason} if reason else None)
         return version
+
+    def fallbacks(self) -> list[str]:
+        """What may run where the current version cannot: those that were promoted before, newest first, and the first.
+
+        Never one that the gate has not let through.
+        """
+        try:
+            state = self._current()
+        except StoreError:
+            state = {}
+        wanted = [*reversed(state.get("earlier", [])), *self.versions()[:1]]
+        return [name for name in dict.fromkeys(wanted) if name != state.get("version") and name in self.versions()]
+
+    def ensure_sound(self) -> tuple[str, str]:
+        """Go back by itself where a file of the current version is damaged.
+
+        Returns:
+            The version that is current now, and what was wrong with the one before; "" where nothing was.
+
+        Raises:
+            ModelError: if there is no current version, or none that is sound.
+            StoreError: if the disk refuses.
+        """
+        current = self.current_or_fail()
+        try:
+            self.verify(current)
+        except ModelError as error:
+            with version_folders.locked(self.root):
+                version = next(filter(self._is_sound, self.fallbacks()), None)
+                if version is None:
+                    raise
+                earlier = [name for name in self._current()["earlier"] if name not in (version, current)]
+                self._switch("rollback", version, earlier, {"reason": str(error)})
+            return version, str(error)
+        return current, ""
+
+    def _is_sound(self, version: str) -> bool:
+        try:
+            self.verify(version)
+        except ModelError:
+            return False
+        return True
 
     def _switch(self, action: str, version: str, earlier: list[str], decision: Mapping[str, Any] | None) -> None:
         now = utc_now()
@@ -256,42 +288,20 @@ class ModelRegistry:
         path = self.root / CURRENT_FILE
         if not path.exists():
             return {}
-        state = read_json(path)
-        if not isinstance(state, dict) or not {"version", "earlier"} <= set(state):
-            raise StoreError(f"{path} is damaged: delete it, then promote a version")
-        return state
-
-    def _prune(self) -> None:
-        versions, state = self.versions(), self._current()
-        kept = {*versions[-self.settings.keep :], versions[0], state.get("version"), state.get("previous")}
-        for version in versions:
-            if version not in kept:
-                doomed = self.root / f".{version}.old"
-                (self.root / version).rename(doomed)  # a name that no reader takes for a version
-                shutil.rmtree(doomed, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        """Delete what killed processes left: folders under construction that nobody holds, and pruned ones."""
-        for folder in self._folders():
-            if folder.name.endswith(".old"):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif folder.name.endswith(".tmp"):
-                with file_lock(folder, wait=False) as held:
-                    if held:
-                        shutil.rmtree(folder, ignore_errors=True)
-
-    def _folders(self) -> list[Path]:
-        return [path for path in self.root.iterdir() if path.is_dir() and _version_of(path)]
-
-    def _locked(self) -> contextlib.AbstractContextManager[bool]:
-        lock = self.root / LOCK_FILE
         try:
-            lock.touch()
-        except OSError as error:
-            raise store_error("write", lock, error) from error
-        return file_lock(lock)
+            state = read_json(path)
+        except StoreError:
+            state = None
+        if isinstance(state, dict) and {"version", "earlier"} <= set(state):
+            return state
+        return self._from_history(path)
 
-
-def _version_of(folder: Path) -> int:
-    """The number of a version's folder, finished or not (``.v0003.tmp``)."""
-    return model_files.version_number(folder.name.strip(".").partition(".")[0])
+    def _from_history(self, path: Path) -> dict[str, Any]:
+        """What ``current`` said before it was damaged: every switch was written to the history first."""
+        state = replay(self._journal.read())
+        if state is None or state["version"] not in self.versions():
+            raise StoreError(f"{path} is damaged: delete it, then promote a version")
+        if not self._told_damaged:
+            _log.warning("%s is damaged; %s is current by the history", path, state["version"])
+        self._told_damaged = True
+        return state

@@ -8,9 +8,14 @@ import time
 
 import pytest
 
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
+
+from ros_fixtures import make_registry
+
 from ssada_core.errors import ModelError
+from ssada_core.inference.engine import EngineSettings
 from ssada_core.labels import CAMVID
-from ssada_ros.model_slot import PREPARE_NICE, LoadedModel, ModelSlot
+from ssada_ros.model_slot import PREPARE_NICE, LoadedModel, ModelSlot, open_model
 
 
 class CountingEngine:
@@ -210,3 +215,24 @@ def test_a_process_that_is_nicer_than_the_preparation_can_prepare(loader, errors
     thread.start()
     thread.join(30)
     assert done == [PREPARE_NICE + 5]
+
+
+def test_a_damaged_current_model_gives_way_to_one_that_ran_before(tmp_path):
+    registry = make_registry(tmp_path, seeds=(0, 1, 2, 3))
+    registry.promote("v0002")
+    registry.promote("v0003")  # v0004 was never let through
+    torch_engine = EngineSettings(backend="torch", threads=1)
+    for damaged, expected in (("v0003", "v0002"), ("v0002", "v0001")):
+        (tmp_path / damaged / "weights.safetensors").write_bytes(b"damaged")
+        folder, model, trouble = open_model(str(tmp_path), torch_engine, lambda _: None)
+        assert (folder, model.version) == (tmp_path / expected, expected)
+        assert trouble.startswith(f"{expected} runs in place of the current model: ")
+        assert "v0003/weights.safetensors differs" in trouble
+        slot = ModelSlot(model, Loader(), lambda _: None, trouble)
+        assert slot.last_error == trouble, "shown as a warning in the diagnostics"
+        slot.close()
+    (tmp_path / "v0001" / "manifest.json").unlink()
+    with pytest.raises(ModelError):
+        open_model(str(tmp_path), torch_engine, lambda _: None)
+    with pytest.raises(ModelError):  # asked for by name: nothing else will do
+        open_model(f"{tmp_path}@v0003", torch_engine, lambda _: None)
