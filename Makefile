@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-slow test-cuda docs clean
+.PHONY: help setup demo test test-slow test-cuda chaos docs clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test-slow: setup ## The tests that take minutes
 
 test-cuda: setup ## The tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m cuda $(PYTEST)
+
+chaos: setup ## The real system under a seeded storm of faults: make chaos MINUTES=30 SEED=7
+	$(BIN)/python test/chaos/chaos.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 docs: setup ## Write what follows from the code again: config/ssada.yaml, schemas, README's tables
 	$(BIN)/python scripts/generate.py

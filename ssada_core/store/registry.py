@@ -151,7 +151,8 @@ class ModelRegistry:
 
         def build(folder: Path, version: str) -> None:
             model_files.write_weights(folder, weights)
-            filled = manifest.model_copy(update={"version": version, "created": manifest.created or utc_now()})
+            created = manifest.created or utc_now()
+            filled = manifest.model_copy(update={"version": version, "created": created, "files": {}})
             model_files.write_manifest(folder, filled)
             if deploy is not None:
                 deploy(folder)
