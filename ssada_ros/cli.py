@@ -10,9 +10,14 @@ from typing import Annotated
 import typer
 
 from ssada_core.cli import app
+from ssada_core.commands import bench
 from ssada_core.commands.common import console, report, run
 from ssada_core.errors import ConfigError, require
+from ssada_ros import bench_commands
 from ssada_ros.demo_options import Annotator, DemoOptions
+
+bench.app.command("node")(bench_commands.node)
+bench.app.command("swap")(bench_commands.swap)
 
 
 @app.command("demo")

@@ -19,22 +19,32 @@ QUIT_S = 30.0
 
 
 class Child:
-    """A process of :mod:`ssada_core.bench.inference_child`; use as a context manager."""
+    """A process that answers jobs line by line, as :mod:`ssada_core.bench.inference_child` does; a context manager."""
 
-    def __init__(self, name: str, spec: Mapping[str, Any], *, threads: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        threads: int,
+        module: str = "ssada_core.bench.inference_child",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it; :meth:`wait_until_ready` says when it answers.
 
         Args:
             name: for errors.
             spec: what it is to load.
             threads: for libraries that take their number from the environment.
+            module: run with ``python -m``.
+            variables: the environment; this process's own by default.
         """
         self._name = name
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in __exit__)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        environment = {**(os.environ if variables is None else variables), "OMP_NUM_THREADS": str(threads)}
         self._started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ssada_core.bench.inference_child"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -74,10 +84,13 @@ class Child:
         """Have it do one job, and wait for the answer.
 
         Raises:
-            EngineError: if the process ended.
+            EngineError: if the job failed or the process ended.
         """
         self._say({job: value})
-        return self._hear()
+        answer = self._hear()
+        if "error" in answer:
+            raise EngineError(str(answer["error"]))
+        return answer
 
     def _say(self, words: Mapping[str, Any]) -> None:
         if self._process.stdin is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,22 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssada_core.bench.children import Child
-from ssada_core.bench.random_model import PREFIX, write_random_model
+from ssada_core.bench.machine import machine
+from ssada_core.bench.model_at_size import ANYTHING, CALIBRATION_FRAMES, write_at_size
 from ssada_core.bench.rows import REFERENCE, Row, limit, rows
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import spread
 from ssada_core.errors import EngineError
 from ssada_core.inference.export import deploy
 from ssada_core.inference.load import read_manifest, read_model
-from ssada_core.inference.quantise import QuantisationSettings
 from ssada_core.inference.targets import installed_targets
 from ssada_core.networks.cost import flops
-from ssada_core.store.manifest import WEIGHTS_FILE
-from ssada_core.store.model_files import seal
-from ssada_core.store.models import resolve_model
 
 Array = NDArray[np.uint8]
-CALIBRATION_FRAMES = 24
 SHOWN_FRAMES = 4
 """Different frames that the engines are timed and compared on, in turn."""
 PER_TURN = 3
@@ -112,7 +106,7 @@ def measure(
         "threads": threads,
         "samples": bench.turns * PER_TURN,
         "load_average_before": round(load, 2),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "packages": _versions(),
         "roofline": {**{kind: round(rate, 1) for kind, rate in roofline.items()}, "model_gflop": round(gflop, 3)},
         "results": results,
@@ -122,26 +116,14 @@ def measure(
 
 def _prepare(bench: InferenceBench, model: Path, frames_file: Path) -> Path:
     """The model at the size asked for, deployed for every backend, and the frames that all get."""
-    if bench.model.startswith(PREFIX):
-        write_random_model(bench.model, model, bench.size)
-    else:
-        _copy_at_size(resolve_model(bench.model), model, bench.size)
+    write_at_size(bench.model, model, bench.size)
     samples = spread(open_samples(bench.data, read_manifest(model).labels()), CALIBRATION_FRAMES)
     height, width = bench.frame_size or bench.size
     frames = [np.asarray(cv2.resize(samples.image(i), (width, height)), np.uint8) for i in range(len(samples))]
     # Accurate or not, it is measured here; the agreement stands beside the speed.
-    anything = QuantisationSettings(min_equal=0.0, frames=CALIBRATION_FRAMES)
-    deploy(model, targets=installed_targets(), frames=frames, quantisation=anything)
+    deploy(model, targets=installed_targets(), frames=frames, quantisation=ANYTHING)
     np.save(frames_file, np.stack(frames[:: max(1, len(frames) // SHOWN_FRAMES)][:SHOWN_FRAMES]))
     return model
-
-
-def _copy_at_size(source: Path, folder: Path, size: tuple[int, int]) -> None:
-    manifest = read_manifest(source)
-    network = manifest.network.model_copy(update={"input_height": size[0], "input_width": size[1]})
-    folder.mkdir(parents=True)
-    shutil.copyfile(source / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-    seal(folder, manifest.model_copy(update={"network": network, "files": {}}))
 
 
 def _in_turn(
@@ -224,9 +206,3 @@ def _words(size: tuple[int, int]) -> str:
 
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES if find_spec(name) is not None}
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

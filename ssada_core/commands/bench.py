@@ -73,13 +73,13 @@ def inference(
     """
     bench = InferenceBench(
         model=model,
-        size=_size("--size", size),
-        backends=_words(backends),
-        precisions=_words(precision),
+        size=parse_size("--size", size),
+        backends=words(backends),
+        precisions=words(precision),
         threads=threads,
         turns=rounds,
         data=data,
-        frame_size=_size("--frame-size", frame_size) if frame_size else None,
+        frame_size=parse_size("--frame-size", frame_size) if frame_size else None,
     )
     with progress_bar("turns") as tell:
         figures = measure(bench, log=console.print, on_turn=tell)
@@ -103,11 +103,17 @@ def _show_inference(figures: Mapping[str, Any]) -> None:
     )
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The parts of a list with commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _size(option: str, text: str) -> tuple[int, int]:
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """Height and width out of HxW.
+
+    Raises:
+        ConfigError: naming the option, if it is something else.
+    """
     found = re.fullmatch(r"(\d+)x(\d+)", text)
     if found is None:
         raise ConfigError(f"{option} '{text}' is not HxW, such as 384x640")
