@@ -24,7 +24,8 @@ from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.targets import targets_for
 from ssada_core.store.registry import ModelRegistry
 from ssada_ros.bench_figures import Drive, drive_of
-from ssada_ros.processes import FASTDDS_VARIABLES, ProcessDescription, Supervisor, environment
+from ssada_ros.processes import FASTDDS_VARIABLES, ProcessDescription, environment
+from ssada_ros.supervisor import Supervisor
 
 NODE = "segmentation_node"
 Reliability = Literal["best_effort", "reliable"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from ssada_core.errors import ConfigError, SsadaError
 from ssada_ros.processes import ProcessDescription, environment
@@ -101,7 +102,7 @@ class Supervisor:
                     stdout=output,
                     stderr=subprocess.STDOUT if output is not None else None,
                     env=self._variables,
-                    start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor, which stops them in order
+                    **_own_group(),
                 )
         except OSError as error:
             self.stop()
@@ -149,6 +150,15 @@ class Supervisor:
         for name in reversed(self._processes):
             self.stop_one(name)
         return self.poll()
+
+
+def _own_group() -> dict[str, Any]:
+    """A process group each: Ctrl-C in the terminal reaches the supervisor, which stops them in order.
+
+    No session each: where Linux groups processes by session (autogroup), SCHED_IDLE holds within one only, and a
+    training in another took the processor from the masks (docs/results/inference.md has the measurement).
+    """
+    return {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -203,3 +203,11 @@ def test_the_launch_file_describes_both_nodes():
     description = runpy.run_path(str(REPOSITORY / "launch" / "ssada.launch.py"))["generate_launch_description"]()
     names = {argument.name for argument in description.get_launch_arguments()}
     assert names == {"namespace", "params_file", "log_level", "use_sim_time"}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="subprocess makes process groups since Python 3.11")
+def test_processes_have_groups_of_their_own_in_one_session(variables, tmp_path):
+    """In sessions of their own, SCHED_IDLE would not keep a training from taking the masks' processor."""
+    with Supervisor([plain("polite")], tmp_path / "logs", variables=variables) as supervisor:
+        assert os.getsid(supervisor.pid("polite")) == os.getsid(0)
+        assert os.getpgid(supervisor.pid("polite")) == supervisor.pid("polite")
