@@ -32,9 +32,12 @@ from ssada_ros.segmentation_node import SegmentationNode
 CAMERA_TOPIC = "camera/image"
 MEANING = {
     ("segmentation_node", CAMERA_TOPIC): "Frames. Only the newest is served; what it replaced is counted as dropped.",
+    ("segmentation_node", "camera/camera_info"): "Calibration; passed on as that of the masks.",
     ("segmentation_node", "ssada/promoted"): "Version to swap to, between two frames.",
-    ("segmentation_node", "~/<camera>/mask"): "Class ids (mono8), header of the frame.",
+    ("segmentation_node", "~/<camera>/mask"): "Class ids (mono8; 255 = unlabelled), header of the frame.",
     ("segmentation_node", "~/<camera>/confidence"): "Probability of the class, 0–255 (mono8), header of the frame.",
+    ("segmentation_node", "~/<camera>/camera_info"): "Calibration scaled to the mask, where the camera publishes one.",
+    ("segmentation_node", "~/<camera>/color"): "Mask in the classes' colours (bgr8); made only while subscribed to.",
     ("segmentation_node", "~/<camera>/overlay"): "Frame with coloured classes (bgr8); made only while subscribed to.",
     ("segmentation_node", "~/<camera>/overlay/compressed"): "The same as JPEG.",
     ("segmentation_node", "~/<camera>/timing"): "JSON per frame (ns, monotonic): received, engine, mask published; "
@@ -42,7 +45,7 @@ MEANING = {
     ("segmentation_node", "~/label_space"): "JSON: class names, colours, ignored ids.",
     ("segmentation_node", "~/label_info"): "The same as a standard message, where `vision_msgs` is installed.",
     ("segmentation_node", "~/model"): "JSON: version in use and the first stamp it served, per camera.",
-    ("segmentation_node", "/diagnostics"): "Version, rate, latency p50/p99, dropped frames; 1 Hz.",
+    ("segmentation_node", "/diagnostics"): "Model, and per camera rate, latency, intervals, drops, errors; 1 Hz.",
     ("adaptation_node", CAMERA_TOPIC): "Frames for the pool.",
     ("adaptation_node", "ssada/annotation"): "A label: mono8 class ids, 255 = unlabelled, with the query's header.",
     ("adaptation_node", "ssada/query"): "A frame to label (bgr8); `stamp` is the frame's, `frame_id` the query's id.",
@@ -184,7 +187,6 @@ def _type(message: type) -> str:
 def _qos(profile: QoSProfile, topic: str, direction: str) -> str:
     words = f"{profile.reliability.name}, {profile.durability.name}, {profile.depth}".lower().replace("_", " ")
     if topic == CAMERA_TOPIC and direction == "in":
-        return f"{words} (`camera_reliability`)"
-    return (
-        f"{words} (`mask_reliability`)" if topic.startswith("~/<camera>/") and not topic.endswith("timing") else words
-    )
+        return f"{words} (`camera_*`)"
+    of_masks = topic.startswith("~/<camera>/") and not topic.endswith("timing")
+    return f"{words} (`mask_*`)" if of_masks else words

@@ -44,6 +44,7 @@ class AdaptationLoop:
         adapter: Adapter,
         cameras: Mapping[str, Camera],
         *,
+        max_bytes: int,
         on_refused: Callable[[SubmitResult], None],
         log_warning: Callable[[str], None],
     ) -> None:
@@ -52,11 +53,13 @@ class AdaptationLoop:
         Args:
             adapter: does the work; its listener hears of everything else.
             cameras: by name.
+            max_bytes: larger messages and pictures are refused.
             on_refused: hears of labels that could not even be judged.
             log_warning: gets one line for each new error.
         """
         self._adapter = adapter
         self._cameras = cameras
+        self._max_bytes = max_bytes
         self._on_refused = on_refused
         self._log_warning = log_warning
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -95,10 +98,12 @@ class AdaptationLoop:
                 busy = self._adapter.tick(time.monotonic())
 
     def _offer(self, delivery: Delivery) -> None:
-        message, frame = decode(delivery.message, compressed=self._cameras[delivery.camera].compressed)
-        is_jpeg = isinstance(message, CompressedImage) and bytes(message.data[:2]) == _JPEG_MAGIC
+        message, frame = decode(delivery.message, compressed=delivery.compressed, max_bytes=self._max_bytes)
+        region = self._cameras[delivery.camera].region  # what the masks are made of is what is learned from
+        own_bytes = region.is_whole and isinstance(message, CompressedImage)
+        is_jpeg = own_bytes and bytes(message.data[:2]) == _JPEG_MAGIC
         self._adapter.offer(
-            frame,
+            region.crop(frame),
             jpeg=bytes(message.data) if is_jpeg else None,
             camera=delivery.camera,
             stamp_ns=stamp_to_ns(message.header.stamp),

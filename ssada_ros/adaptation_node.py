@@ -18,7 +18,6 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -31,13 +30,14 @@ from ssada_ros import diagnostics
 from ssada_ros.adaptation_loop import AdaptationLoop, Answer
 from ssada_ros.adaptation_settings import AdaptationNodeSettings
 from ssada_ros.adaptation_status import adaptation_statuses, failure_status
-from ssada_ros.cameras import Camera, list_cameras
+from ssada_ros.camera_input import LOOK_PERIOD_S, CameraInput
+from ssada_ros.cameras import MIB, Camera, list_cameras
 from ssada_ros.conversions import fill_image, label_from_image, make_header, string_message
 from ssada_ros.lifecycle import ManagedNode, run_node
 from ssada_ros.mailbox import Delivery
 from ssada_ros.node_thread import NodeThread
 from ssada_ros.parameters import declare_settings
-from ssada_ros.qos import camera_profile, incompatible_qos_callbacks, latched_profile, query_profile, reliable_profile
+from ssada_ros.qos import latched_profile, query_profile, reliable_profile
 
 DIAGNOSTICS_PERIOD_S = 1.0
 LEAST_DEPTH = 100
@@ -68,7 +68,7 @@ class AdaptationNode(ManagedNode):
         """Open pool and registry, create topics and services."""
         settings = self.settings
         os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), settings.nice))
-        self._cameras = list_cameras(settings.cameras, settings.camera_names, settings.transport)
+        self._cameras = list_cameras(settings.cameras, settings.camera_names, settings.transport, settings.regions)
         with ExitStack() as undo:
             adapter = Adapter(settings, self, self.get_logger().info)
             undo.callback(adapter.close)
@@ -88,8 +88,7 @@ class AdaptationNode(ManagedNode):
         self.on_queries(adapter.open_queries())
         with ExitStack() as undo:
             loop = self._start_work(adapter, undo)
-            for subscription in self._subscribe_all(loop):
-                undo.callback(self.destroy_subscription, subscription)
+            self._subscribe_all(loop, undo)
             timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady)
             undo.callback(self.destroy_timer, timer)
             self._loop = loop
@@ -129,7 +128,13 @@ class AdaptationNode(ManagedNode):
         undo.callback(self.destroy_service, self.create_service(SetBool, "~/pause", self._on_pause))
 
     def _start_work(self, adapter: Adapter, undo: ExitStack) -> AdaptationLoop:
-        loop = AdaptationLoop(adapter, self._cameras, on_refused=self.on_label, log_warning=self.get_logger().warning)
+        loop = AdaptationLoop(
+            adapter,
+            self._cameras,
+            max_bytes=self.settings.max_message_mib * MIB,
+            on_refused=self.on_label,
+            log_warning=self.get_logger().warning,
+        )
         thread = NodeThread(self, "adaptation", loop.run, self._on_thread_failure)
         undo.callback(thread.join)  # a training worker ends with the thread that started it, and can be resumed
         undo.callback(loop.stop)
@@ -158,35 +163,36 @@ class AdaptationNode(ManagedNode):
 
     # -- callbacks -----------------------------------------------------------------------------------
 
-    def _subscribe_all(self, loop: AdaptationLoop) -> list[Subscription]:
+    def _subscribe_all(self, loop: AdaptationLoop, undo: ExitStack) -> None:
         depth = max(self.settings.cycle.budget, LEAST_DEPTH)
 
         def on_annotation(message: Image) -> None:
             self._on_annotation(message, loop)
 
         annotations = self.create_subscription(Image, "ssada/annotation", on_annotation, reliable_profile(depth=depth))
-        return [*(self._subscribe(camera, loop) for camera in self._cameras.values()), annotations]
+        undo.callback(self.destroy_subscription, annotations)
+        inputs = [self._subscribe(camera, loop) for camera in self._cameras.values()]
+        for one in inputs:
+            undo.callback(one.close)
 
-    def _subscribe(self, camera: Camera, loop: AdaptationLoop) -> Subscription:
+        def look() -> None:
+            for one in inputs:
+                one.look()
+
+        undo.callback(self.destroy_timer, self.create_timer(LOOK_PERIOD_S, look, clock=self._steady))
+
+    def _subscribe(self, camera: Camera, loop: AdaptationLoop) -> CameraInput:
         # Twice the pool's rate is enough for it to choose from; the other frames are not even kept.
         interval_ns = int(0.5e9 / self.settings.pool.rate)
         last_ns = 0
 
-        def store(message: bytes) -> None:
+        def store(delivery: Delivery) -> None:
             nonlocal last_ns
-            now_ns = time.monotonic_ns()
-            if now_ns - last_ns >= interval_ns:
-                last_ns = now_ns
-                loop.mailbox.put(Delivery(camera.name, message, now_ns))
+            if delivery.received_ns - last_ns >= interval_ns:
+                last_ns = delivery.received_ns
+                loop.mailbox.put(delivery)
 
-        return self.create_subscription(
-            camera.message_type,
-            camera.topic,
-            store,
-            camera_profile(reliability=self.settings.camera_reliability),
-            raw=True,
-            event_callbacks=incompatible_qos_callbacks(self, camera.topic, "camera_reliability"),
-        )
+        return CameraInput(self, camera, self.settings, store)
 
     def _on_annotation(self, message: Image, loop: AdaptationLoop) -> None:
         query_id = message.header.frame_id

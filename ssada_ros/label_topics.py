@@ -8,8 +8,11 @@ from typing import Any
 from rclpy.node import Node
 from std_msgs.msg import Header, String
 
-from ssada_core.labels import LabelSpace
+from ssada_core.labels import IGNORE, LabelSpace
 from ssada_ros.qos import latched_profile
+
+UNLABELLED = "unlabelled"
+"""Name of the id 255 in ``LabelInfo``."""
 
 
 class LabelTopics:
@@ -33,9 +36,14 @@ class LabelTopics:
 
     def _label_info(self, space: LabelSpace) -> Any:  # noqa: ANN401 (of a package that may not be installed)
         message = self._messages.VisionClass
-        classes = [message(class_id=index, class_name=name) for index, name in enumerate(space.classes)]
+        classes = [message(class_id=number, class_name=name) for number, name in class_map(space)]
         header = Header(stamp=self._node.get_clock().now().to_msg())
         return self._messages.LabelInfo(header=header, class_map=classes, threshold=0.0)
+
+
+def class_map(space: LabelSpace) -> list[tuple[int, str]]:
+    """Every id that a mask may hold, with its name: the classes, and 255 for what is not labelled."""
+    return [*enumerate(space.classes), (IGNORE, UNLABELLED)]
 
 
 def _vision_messages() -> Any:  # noqa: ANN401

@@ -76,7 +76,7 @@ def follow_settings(
 
     def on_set(parameters: list[Parameter]) -> SetParametersResult:
         nonlocal in_force
-        changes = {names[parameter.name]: parameter.value for parameter in parameters if parameter.name in names}
+        changes = {names[given.name]: _plain_value(given) for given in parameters if given.name in names}
         if not changes:
             return SetParametersResult(successful=True)
         try:
@@ -197,6 +197,10 @@ def _override(node: Node, name: str, field: FieldInfo) -> Any:  # noqa: ANN401 (
         return []
     if given.type_ is Parameter.Type.INTEGER_ARRAY and kind is Parameter.Type.DOUBLE_ARRAY:
         return [float(value) for value in given.value]
+    return _plain_value(given)
+
+
+def _plain_value(given: Parameter) -> Any:  # noqa: ANN401 (a ROS parameter's value)
     # Arrays of numbers arrive as array.array, which pydantic does not take for a list.
     return list(given.value) if given.type_ in LIST_TYPES.values() else given.value
 

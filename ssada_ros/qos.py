@@ -15,9 +15,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyEnum, QoSPolicyK
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 Reliability = Literal["best_effort", "reliable"]
 Durability = Literal["volatile", "transient_local"]
@@ -65,9 +65,11 @@ def camera_publisher_profile() -> QoSProfile:
     return TopicQos("reliable", "volatile", 2).profile()
 
 
-def latest_profile(*, reliability: Reliability = "reliable") -> QoSProfile:
+def latest_profile(
+    *, reliability: Reliability = "reliable", durability: Durability = "volatile", depth: int = 1
+) -> QoSProfile:
     """Masks, confidences and overlays: only the newest; offered as reliable it serves both kinds of subscriber."""
-    return TopicQos(reliability, "volatile", 1).profile()
+    return TopicQos(reliability, durability, depth).profile()
 
 
 def latched_profile() -> QoSProfile:
@@ -85,17 +87,19 @@ def reliable_profile(*, depth: int = 10) -> QoSProfile:
     return TopicQos("reliable", "volatile", depth).profile()
 
 
-def explain_incompatible(topic: str, policy: int, *, parameter: str | None = None, subscribing: bool = True) -> str:
+def explain_incompatible(topic: str, policy: int, *, prefix: str = "", subscribing: bool = True) -> str:
     """Say in one sentence why a publisher and a subscription do not connect, and what to set.
 
     Args:
         topic: the resolved topic name.
         policy: the number that an event carries in ``last_policy_kind``, a ``QoSPolicyKind``.
-        parameter: the parameter of this node that decides the policy, if there is one.
+        prefix: of this node's parameters that decide reliability and durability, such as ``camera``; empty for none.
         subscribing: whether this node is the subscriber (else it publishes).
     """
     name = _POLICY_NAMES.get(policy, "quality of service")
-    change = f"set the parameter '{parameter}' of this node" if parameter else f"change the {name}"
+    words = _WEAKER if subscribing else _STRONGER
+    value = words.get(policy, "").replace(" ", "_")
+    change = f"set the parameter '{prefix}_{name}' to {value}" if prefix and value else f"change the {name}"
     if subscribing:
         said = f"a publisher offers less {name} than this node asks for, so nothing is received from it"
         return f"{topic}: {said}: {change} or make that publisher {_STRONGER.get(policy, 'offer more')}"
@@ -103,28 +107,46 @@ def explain_incompatible(topic: str, policy: int, *, parameter: str | None = Non
     return f"{topic}: {said}: {change} or make that subscriber {_WEAKER.get(policy, 'ask for less')}"
 
 
-def incompatible_qos_callbacks(
-    node: Node, topic: str, parameter: str | None = None, *, report: Callable[[str], object] | None = None
-) -> SubscriptionEventCallbacks:
-    """Event callbacks for a subscription: an incompatible publisher becomes one warning per policy.
+def subscription_events(on_incompatible: Callable[[int], None]) -> SubscriptionEventCallbacks:
+    """Event callbacks of a subscription; ``on_incompatible`` gets the policy of a publisher that does not fit."""
+
+    def report(event: Any) -> None:  # noqa: ANN401 (its class is named differently from release to release)
+        on_incompatible(int(event.last_policy_kind))
+
+    return SubscriptionEventCallbacks(incompatible_qos=report)
+
+
+def publisher_events(node: Node, topic: str, prefix: str) -> PublisherEventCallbacks:
+    """Event callbacks of a publisher: an incompatible subscriber becomes one warning per policy.
 
     Args:
-        node: the subscribing node.
-        topic: the name as given to ``create_subscription``.
-        parameter: the parameter that decides the subscription's reliability, if there is one.
-        report: where the sentence goes; the node's log, as a warning, by default.
+        node: the publishing node.
+        topic: the name as given to ``create_publisher``.
+        prefix: of the parameters that decide its reliability and durability, such as ``mask``.
     """
     resolved = node.resolve_topic_name(topic)
-    reported: set[int] = set()
+    said: set[int] = set()
 
-    def on_incompatible(event: Any) -> None:  # noqa: ANN401 (its class is named differently from release to release)
-        kind = int(event.last_policy_kind)
-        if kind not in reported:
-            reported.add(kind)
-            remedy = parameter if kind == int(QoSPolicyKind.RELIABILITY) else None
-            (report or node.get_logger().warning)(explain_incompatible(resolved, kind, parameter=remedy))
+    def report(event: Any) -> None:  # noqa: ANN401 (its class is named differently from release to release)
+        policy = int(event.last_policy_kind)
+        if policy not in said:
+            said.add(policy)
+            node.get_logger().warning(explain_incompatible(resolved, policy, prefix=prefix, subscribing=False))
 
-    return SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
+    return PublisherEventCallbacks(incompatible_qos=report)
+
+
+def incompatible_policies(offered: QoSProfile, asked: TopicQos) -> list[int]:
+    """The policies of a publisher that do not satisfy a subscription, as ``QoSPolicyKind`` numbers.
+
+    Only what the graph tells and this node can ask for: reliability and durability.
+    """
+    wrong = []
+    if asked.reliability == "reliable" and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        wrong.append(int(QoSPolicyKind.RELIABILITY))
+    if asked.durability == "transient_local" and offered.durability == DurabilityPolicy.VOLATILE:
+        wrong.append(int(QoSPolicyKind.DURABILITY))
+    return wrong
 
 
 def describe_qos(profile: QoSProfile) -> str:

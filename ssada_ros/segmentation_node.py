@@ -10,33 +10,27 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState
-from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
 from ssada_core.errors import ConfigError, EncodingError, ModelError
 from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
 from ssada_ros import diagnostics
+from ssada_ros.camera_info import InfoFollower
+from ssada_ros.camera_input import LOOK_PERIOD_S, CameraInput
 from ssada_ros.camera_output import CameraOutput
 from ssada_ros.cameras import Camera, list_cameras
 from ssada_ros.conversions import json_of, string_message
 from ssada_ros.label_topics import LabelTopics
 from ssada_ros.lifecycle import ManagedNode, run_node
-from ssada_ros.mailbox import Delivery, FrameMailbox
+from ssada_ros.mailbox import FrameMailbox
 from ssada_ros.model_slot import LoadedModel, ModelSlot, load_model, open_model
 from ssada_ros.node_thread import NodeThread
 from ssada_ros.parameters import declare_settings, follow_settings
-from ssada_ros.qos import (
-    camera_profile,
-    describe_camera_topics,
-    incompatible_qos_callbacks,
-    latched_profile,
-    reliable_profile,
-)
+from ssada_ros.qos import describe_camera_topics, latched_profile, reliable_profile
 from ssada_ros.segmentation_loop import CameraChannel, SegmentationLoop
-from ssada_ros.segmentation_settings import SegmentationSettings
+from ssada_ros.segmentation_settings import DYNAMIC, SegmentationSettings, weights_of
 from ssada_ros.segmentation_status import CameraWatch, failure_status, model_status
 
-DYNAMIC = frozenset({"overlay_opacity"})
 DIAGNOSTICS_PERIOD_S = 1.0
 LAST_WORDS_S = 1.0
 """How long a node whose inference thread died waits for its last diagnostics to be received."""
@@ -59,6 +53,7 @@ class SegmentationNode(ManagedNode):
         self._mailbox: FrameMailbox | None = None
         self._channels: dict[str, CameraChannel] = {}
         self._watches: dict[str, CameraWatch] = {}
+        self._inputs: dict[str, CameraInput] = {}
         self._announced: tuple[str, dict[str, int]] = ("", {})
         self._active_since_ns = 0
 
@@ -67,7 +62,8 @@ class SegmentationNode(ManagedNode):
     def configure(self, _state: LifecycleState) -> None:
         """Load the model and create every publisher."""
         settings = self.settings
-        cameras = list_cameras(settings.cameras, settings.camera_names, settings.transport)
+        cameras = list_cameras(settings.cameras, settings.camera_names, settings.transport, settings.regions)
+        weights_of(list(cameras), settings.camera_weights)
         with ExitStack() as undo:
             slot = self._open_slot(undo)
             self._create_topics(undo)
@@ -85,8 +81,7 @@ class SegmentationNode(ManagedNode):
         """Start the inference thread, then subscribe."""
         with ExitStack() as undo:
             mailbox = self._start_inference(self._configured_slot(), undo)
-            for channel in self._channels.values():
-                undo.callback(self.destroy_subscription, self._subscribe(channel.camera, mailbox))
+            self._subscribe(mailbox, undo)
             self._active_since_ns = time.monotonic_ns()
             self._mailbox = mailbox
             self._undo_activate = undo.pop_all()
@@ -122,18 +117,19 @@ class SegmentationNode(ManagedNode):
         undo.callback(self.destroy_timer, timer)
 
     def _add_camera(self, name: str, camera: Camera, undo: ExitStack) -> None:
-        output = CameraOutput(self, name, mask_reliability=self.settings.mask_reliability, undo=undo)
-        channel = self._channels[name] = CameraChannel(camera, output)
+        channel = self._channels[name] = CameraChannel(camera, CameraOutput(self, name, self.settings, undo))
         undo.callback(self._channels.pop, name)
-        self._watches[name] = CameraWatch(self.get_name(), channel, silence_s=self.settings.silence_s)
+        self._watches[name] = CameraWatch(self.get_name(), channel)
+        undo.callback(self._watches.pop, name)
 
     def _start_inference(self, slot: ModelSlot, undo: ExitStack) -> FrameMailbox:
         mailbox = FrameMailbox(list(self._channels))
+        self._direct(mailbox, self.settings)
         loop = SegmentationLoop(
             mailbox,
             self._channels,
             slot,
-            opacity=lambda: self.settings.overlay_opacity,
+            settings=lambda: self.settings,
             on_first_mask=self._on_first_mask,
             log_warning=self.get_logger().warning,
         )
@@ -143,22 +139,35 @@ class SegmentationNode(ManagedNode):
         return mailbox
 
     def _apply(self, settings: SegmentationSettings) -> None:
-        self.settings = settings  # the inference thread reads it with every frame
+        """Take over changed parameters; the inference thread reads its own with every frame."""
+        weights_of(settings.cameras, settings.camera_weights)
+        if self._mailbox is not None:
+            self._direct(self._mailbox, settings)
+        self.settings = settings
+
+    def _direct(self, mailbox: FrameMailbox, settings: SegmentationSettings) -> None:
+        mailbox.set_rate(settings.rate)
+        mailbox.set_weights(weights_of(list(self._channels), settings.camera_weights))
 
     # -- frames ----------------------------------------------------------------------------------
 
-    def _subscribe(self, camera: Camera, mailbox: FrameMailbox) -> Subscription:
-        def store(message: bytes) -> None:
-            mailbox.put(Delivery(camera.name, message, time.monotonic_ns()))
+    def _subscribe(self, mailbox: FrameMailbox, undo: ExitStack) -> None:
+        for name, channel in self._channels.items():
+            channel.info = InfoFollower(self, channel.camera.info_topic, undo)
+            undo.callback(setattr, channel, "info", None)
+            self._inputs[name] = CameraInput(self, channel.camera, self.settings, mailbox.put)
+            undo.callback(self._unsubscribe, name)
+            self._watches[name].begin()
+        timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=self._steady)
+        undo.callback(self.destroy_timer, timer)
 
-        return self.create_subscription(
-            camera.message_type,
-            camera.topic,
-            store,
-            camera_profile(reliability=self.settings.camera_reliability),
-            raw=True,  # only the frame that is served is deserialised
-            event_callbacks=incompatible_qos_callbacks(self, camera.topic, "camera_reliability"),
-        )
+    def _unsubscribe(self, name: str) -> None:
+        self._inputs.pop(name).close()
+
+    def _look(self) -> None:
+        """Publishers come and go, and come back as something else."""
+        for one in self._inputs.values():
+            one.look()
 
     # -- model -----------------------------------------------------------------------------------
 
@@ -203,14 +212,14 @@ class SegmentationNode(ManagedNode):
         self._diagnostics.publish(diagnostics.diagnostic_array(self, statuses))
 
     def _camera_status(self, name: str) -> DiagnosticStatus:
-        watch = self._watches[name]
+        watch, source, since_ns = self._watches[name], self._inputs.get(name), self._active_since_ns
         counts = self._mailbox.counts(name) if self._mailbox is not None else None
         was_silent = watch.silent_s > 0
         topics = ""
-        if watch.is_silent(counts, self._active_since_ns):
-            topics = describe_camera_topics(self, self._channels[name].camera.topic)
-        status = watch.status(counts, self._active_since_ns, topics)
-        if watch.silent_s and not was_silent:
+        if watch.is_silent(counts, since_ns, self.settings) and source is not None:
+            topics = describe_camera_topics(self, source.source.topic)
+        status = watch.status(counts, source, since_ns, self.settings, topics)
+        if watch.silent_s and not was_silent and source is not None and not source.complaint:
             self.get_logger().warning(status.message)
         elif was_silent and counts is not None and not watch.silent_s:
             self.get_logger().info(f"{name}: frames come again")

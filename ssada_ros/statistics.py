@@ -14,9 +14,19 @@ WINDOW = 600
 
 @dataclass(frozen=True)
 class Timing:
-    """Summary of a window; zeros before the first frame. Latencies in milliseconds, rate in Hz.
+    """Summary of a window; zeros before the first frame. Times in milliseconds but for the age, rate in Hz.
 
-    The overhead is what is left of the latency without the engine's compiled graph.
+    Attributes:
+        frames: all of them, also those before the window.
+        rate_hz: over the last seconds.
+        p50_ms: median latency.
+        p99_ms: 99th percentile of the latency.
+        engine_p50_ms: median time in the engine's compiled graph.
+        overhead_p50_ms: median of what is left of the latency without it.
+        age_s: since the last frame.
+        interval_p50_ms: median time between two frames.
+        interval_p99_ms: 99th percentile of it.
+        interval_max_ms: the longest.
     """
 
     frames: int
@@ -26,6 +36,9 @@ class Timing:
     engine_p50_ms: float
     overhead_p50_ms: float
     age_s: float
+    interval_p50_ms: float = 0.0
+    interval_p99_ms: float = 0.0
+    interval_max_ms: float = 0.0
 
 
 class TimingWindow:
@@ -54,10 +67,37 @@ class TimingWindow:
             recent = [done for done in self._done_ns if now_ns - done <= horizon_s * 1e9]
             latencies = np.fromiter(self._latency_ns, np.int64) / 1e6
             engine = np.fromiter(self._engine_ns, np.int64) / 1e6
+            intervals = np.diff(np.fromiter(self._done_ns, np.int64)) / 1e6
             last, frames = self._done_ns[-1], self._frames
         # Up to now, not up to the last frame: a camera that stops must not keep its rate.
         span_s = (now_ns - recent[0]) / 1e9 if recent else 0.0
         rate = (len(recent) - 1) / span_s if span_s > 0 else 0.0
         p50, p99 = np.percentile(latencies, (50, 99))
+        between = np.percentile(intervals, (50, 99, 100)) if len(intervals) else np.zeros(3)
         spent, added = float(np.median(engine)), float(np.median(latencies - engine))
-        return Timing(frames, rate, float(p50), float(p99), spent, added, (now_ns - last) / 1e9)
+        age_s = (now_ns - last) / 1e9
+        return Timing(frames, rate, float(p50), float(p99), spent, added, age_s, *map(float, between))
+
+
+JUMP_S = 10.0
+"""Seconds by which stamps may run ahead of the clock from one frame to the next, as those of a fast replay do."""
+
+
+class StampWatch:
+    """Counts stamps that do not go on: equal or older than the one before, or far ahead of it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+        self.jumps = 0
+        """Stamps that did not go on."""
+        self.words = ""
+        """What the last of them did; empty before the first."""
+
+    def add(self, stamp_ns: int, received_ns: int) -> None:
+        """Note one frame's stamp, and when it came by a clock that does not jump."""
+        if self._last is not None:
+            step, gap = stamp_ns - self._last[0], received_ns - self._last[1]
+            if step <= 0 or step - gap > JUMP_S * 1e9:
+                self.jumps += 1
+                self.words = "stamps stand still" if not step else f"stamps jumped by {step / 1e9:+.3f} s"
+        self._last = (stamp_ns, received_ns)

@@ -50,6 +50,53 @@ def test_the_turn_goes_on_after_the_camera_served_last():
     assert [mailbox.take(NOW).camera for _ in range(2)] == ["a", "b"]
 
 
+def served_while_all_wait(mailbox, cameras, count):
+    """Who is served when every camera always has a frame waiting."""
+    served = []
+    for number in range(count):
+        for camera in cameras:
+            mailbox.put(frame(camera, number % 256))
+        served.append(mailbox.take(NOW).camera)
+    return served
+
+
+def test_a_camera_is_served_by_its_weight():
+    mailbox = FrameMailbox(["a", "b", "c"])
+    mailbox.set_weights({"a": 3.0, "b": 2.0, "c": 1.0})
+    served = served_while_all_wait(mailbox, "abc", 600)
+    assert [served.count(camera) for camera in "abc"] == [300, 200, 100]
+    # and not in bursts: in any 12 turns each has about its share
+    assert all(1 <= served[start : start + 12].count("c") <= 3 for start in range(588))
+    mailbox.set_weights({"a": 1.0, "b": 1.0, "c": 1.0})
+    served = served_while_all_wait(mailbox, "abc", 300)
+    assert [served.count(camera) for camera in "abc"] == [pytest.approx(100, abs=2)] * 3
+
+
+def test_who_was_away_does_not_catch_up():
+    mailbox = FrameMailbox(["a", "b"])
+    served_while_all_wait(mailbox, "a", 100)
+    served = served_while_all_wait(mailbox, "ab", 20)
+    assert [served.count(camera) for camera in "ab"] == [pytest.approx(10, abs=1)] * 2
+
+
+def test_the_rate_is_held_by_each_camera_whatever_it_sends():
+    mailbox = FrameMailbox(["fast", "slow"])
+    mailbox.set_rate(5.0)
+    for tick in range(1000):  # ten seconds
+        mailbox.put(Delivery("fast", b"", tick * 10_000_000))  # 100 Hz
+        if tick % 20 == 0:  # 5 Hz, 30 ms early and late in turn
+            mailbox.put(Delivery("slow", b"", (tick * 10 + (30 if tick % 40 else -30)) * 1_000_000))
+        mailbox.take(NOW)
+        mailbox.take(NOW)
+    fast, slow = mailbox.counts("fast"), mailbox.counts("slow")
+    assert fast.received - fast.limited == pytest.approx(50, abs=1)
+    assert (slow.received, slow.limited, slow.dropped) == (50, 0, 0)
+    mailbox.set_rate(0.0)
+    mailbox.put(Delivery("fast", b"", 10_000_000_001))
+    mailbox.put(Delivery("fast", b"", 10_000_000_002))
+    assert mailbox.counts("fast").limited == fast.limited
+
+
 def test_who_waits_is_woken_by_a_frame():
     mailbox = FrameMailbox(["a"])
     taken = []

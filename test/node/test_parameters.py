@@ -140,8 +140,9 @@ def test_only_dynamic_parameters_change_and_only_as_a_whole_that_fits(make_node)
             raise ConfigError("rate: the source cannot do that")
         applied.append(settings)
 
-    settings = declare_settings(node, Outer, dynamic={"rate", "inner.ratio"})
-    follow_settings(node, settings, apply, dynamic={"rate", "inner.ratio"})
+    dynamic = {"rate", "inner.ratio", "weights", "names"}
+    settings = declare_settings(node, Outer, dynamic=dynamic)
+    follow_settings(node, settings, apply, dynamic=dynamic)
 
     def set_one(name, value):
         (result,) = node.set_parameters([Parameter(name, value=value)])
@@ -154,7 +155,10 @@ def test_only_dynamic_parameters_change_and_only_as_a_whole_that_fits(make_node)
     assert not set_one("rate", 1000.0).successful
     assert "cannot do that" in set_one("rate", 55.0).reason
     assert values(node)["rate"] == 4.0
-    assert len(applied) == 2
+    assert set_one("weights", [1.0, 2.5]).successful
+    assert set_one("names", ["b", "c"]).successful
+    assert (applied[-1].weights, applied[-1].names) == ([1.0, 2.5], ["b", "c"])
+    assert len(applied) == 4
 
 
 def test_a_written_file_is_read_by_ros_as_it_was_meant(make_node, tmp_path):

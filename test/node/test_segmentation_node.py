@@ -27,6 +27,7 @@ from ssada_core.inference.load import load_engine
 from ssada_core.labels import CAMVID, LabelSpace
 from ssada_ros import camera_output, qos
 from ssada_ros.conversions import fill_compressed, fill_image, image_to_bgr, make_header, stamp_to_ns
+from ssada_ros.label_topics import class_map
 from ssada_ros.segmentation_node import SegmentationNode
 
 pytestmark = pytest.mark.ros
@@ -403,7 +404,11 @@ def test_label_info(bench):
     b = started(bench())
     infos = b.watch(vision_msgs.LabelInfo, "/segmentation_node/label_info", qos.latched_profile())
     b.until(lambda: infos)
-    assert [(c.class_id, c.class_name) for c in infos[-1].class_map] == list(enumerate(CAMVID.classes))
+    assert [(c.class_id, c.class_name) for c in infos[-1].class_map] == class_map(CAMVID)
+
+
+def test_every_id_of_a_mask_has_a_name():
+    assert class_map(CAMVID) == [*enumerate(CAMVID.classes), (255, "unlabelled")]
 
 
 # -- what goes wrong -----------------------------------------------------------------------------

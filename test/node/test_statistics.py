@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ssada_ros.statistics import WINDOW, Timing, TimingWindow
+from ssada_ros.statistics import WINDOW, StampWatch, Timing, TimingWindow
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -27,6 +27,11 @@ def test_rate_latency_and_age():
     assert timing.p50_ms == pytest.approx(60.0)
     assert timing.p99_ms == pytest.approx(109.0)  # linear between the 10th and 11th of 11 values
     assert timing.age_s == pytest.approx(0.25)
+    window.add(S, S + 300 * MS)  # the eleventh interval is three times as long
+    timing = window.summary(S + 300 * MS)
+    assert timing.interval_p50_ms == pytest.approx(100.0)
+    assert timing.interval_p99_ms == pytest.approx(280.0)  # linear between 100 and 300, at 9.9 of 0 to 10
+    assert timing.interval_max_ms == pytest.approx(300.0)
 
 
 def test_a_camera_that_stops_does_not_keep_its_rate():
@@ -55,3 +60,20 @@ def test_one_frame_has_no_rate():
     timing = window.summary(10 * MS)
     assert (timing.rate_hz, timing.p50_ms, timing.p99_ms) == (0.0, 5.0, 5.0)
     assert (timing.engine_p50_ms, timing.overhead_p50_ms) == (3.0, 2.0)
+
+
+def test_stamps_that_do_not_go_on_are_counted():
+    watch = StampWatch()
+    for step in range(5):
+        watch.add(step * 200 * MS, step * 200 * MS)
+    assert (watch.jumps, watch.words) == (0, "")
+    watch.add(900 * MS, S)  # a little late, but on
+    watch.add(900 * MS, S + 200 * MS)
+    assert (watch.jumps, watch.words) == (1, "stamps stand still")
+    watch.add(400 * MS, S + 400 * MS)
+    assert (watch.jumps, watch.words) == (2, "stamps jumped by -0.500 s")
+    watch.add(60 * S, 2 * S)
+    assert (watch.jumps, watch.words) == (3, "stamps jumped by +59.600 s")
+    watch.add(69 * S, 3 * S)  # a replay at nine times the speed
+    watch.add(200 * S, 134 * S)  # a camera that was away
+    assert watch.jumps == 3
