@@ -47,8 +47,7 @@ class CameraInput:
         self._camera = camera
         self._settings = settings
         self._deliver = deliver
-        self._publishers: frozenset[tuple[object, ...]] = frozenset()
-        self._said: set[int] = set()
+        self._publishers: frozenset[tuple[object, ...]] | None = None
         self._complaint = ""
         expected: Reliability = "best_effort" if settings.camera_reliability == "auto" else settings.camera_reliability
         self.source, self._reliability = self._best(self._look(), camera.sources[0], expected)
@@ -69,9 +68,7 @@ class CameraInput:
         source, reliability = self._best(found, self.source, self._reliability)
         if (source, reliability) != (self.source, self._reliability):
             self._change(source, reliability)
-        if not self._refused(found[self.source]):
-            self._said.clear()
-            self._complaint = ""
+        self._judge(found[self.source])
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -98,8 +95,6 @@ class CameraInput:
     def _change(self, source: Source, reliability: Reliability) -> None:
         self.close()  # first: one participant has one type for a topic
         self.source, self._reliability = source, reliability
-        self._said.clear()
-        self._complaint = ""
         self._subscription = self._subscribe()
         self.changes += 1
         kind, how = source.message_type.__name__, reliability.replace("_", " ")
@@ -123,15 +118,17 @@ class CameraInput:
     def _profile(self) -> TopicQos:
         return TopicQos(self._reliability, self._settings.camera_durability, self._settings.camera_depth)
 
-    def _refused(self, infos: list[TopicEndpointInfo]) -> bool:
-        return any(incompatible_policies(info.qos_profile, self._profile()) for info in infos)
-
-    def _on_incompatible(self, policy: int) -> None:
+    def _judge(self, infos: list[TopicEndpointInfo]) -> None:
+        """Say once which policy keeps a publisher from being heard, until none does any more."""
+        wrong = [policy for info in infos for policy in incompatible_policies(info.qos_profile, self._profile())]
         topic = self._node.resolve_topic_name(self.source.topic)
-        self._complaint = explain_incompatible(topic, policy, prefix="camera")
-        if policy not in self._said:
-            self._said.add(policy)
-            self._node.get_logger().warning(self._complaint)
+        complaint = " ".join(explain_incompatible(topic, policy, prefix="camera") for policy in dict.fromkeys(wrong))
+        if complaint and complaint != self._complaint:
+            self._node.get_logger().warning(complaint)
+        self._complaint = complaint
+
+    def _on_incompatible(self, _policy: int) -> None:
+        self._publishers = None  # whatever the graph showed so far, the next look judges it anew
 
 
 def _fingerprint(source: Source, info: TopicEndpointInfo) -> tuple[object, ...]:

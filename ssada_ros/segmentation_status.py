@@ -120,6 +120,8 @@ class CameraWatch:
             "age_s": timing.age_s,
             "latency_p50_ms": timing.p50_ms,
             "latency_p99_ms": timing.p99_ms,
+            "engine_p50_ms": timing.engine_p50_ms,
+            "overhead_p50_ms": timing.overhead_p50_ms,
             "interval_p50_ms": timing.interval_p50_ms,
             "interval_p99_ms": timing.interval_p99_ms,
             "interval_max_ms": timing.interval_max_ms,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import rclpy
 import torch
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 
 from ssada_core.data.simulated_drive import SimulatedDrive
@@ -121,6 +123,43 @@ class Bench:
         self.until(future.done)
         self.watcher.destroy_client(client)
         return future.result()
+
+
+class Elsewhere:
+    """Cameras in a participant of their own, as real ones are: one participant has one type for a topic."""
+
+    def __init__(self, name="elsewhere"):
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node(name, context=self.context, use_global_arguments=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+    @contextmanager
+    def publishing(self, kind, topic, profile):
+        """A publisher, gone again at the end."""
+        publisher = self.node.create_publisher(kind, topic, profile)
+        try:
+            yield publisher
+        finally:
+            self.node.destroy_publisher(publisher)
+
+
+def steady(publish, seconds=0.1):
+    """Call at intervals, for ``Bench.until``."""
+    last = [0.0]
+
+    def paced():
+        if time.monotonic() - last[0] > seconds:
+            last[0] = time.monotonic()
+            publish()
+
+    return paced
 
 
 def values_of(status):

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_fixtures import Bench, assert_same, footprint, make_registry, newest, night, values_of
+from ros_fixtures import Bench, assert_same, footprint, make_registry, newest, night, steady, values_of
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -81,18 +81,6 @@ def started(bench):
 
 def model_of(received):
     return json.loads(received[-1].data)["version"] if received else ""
-
-
-def steady(camera, seconds=0.1):
-    """Publish at intervals, for ``Bench.until``."""
-    last = [0.0]
-
-    def publish():
-        if time.monotonic() - last[0] > seconds:
-            last[0] = time.monotonic()
-            camera()
-
-    return publish
 
 
 # -- transitions ---------------------------------------------------------------------------------
