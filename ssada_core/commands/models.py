@@ -12,10 +12,13 @@ from rich.table import Table
 from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_app, report
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import ArraySamples, spread
+from ssada_core.errors import ConfigError
 from ssada_core.inference.export import deploy
 from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.quantise import QuantisationSettings
 from ssada_core.inference.targets import INT8_TARGETS
+from ssada_core.labels import load_label_space
+from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.import_weights import MIN_SHARE, import_weights
 from ssada_core.store.model_files import seal
 from ssada_core.store.models import resolve_model, shipped_models
@@ -73,17 +76,69 @@ def import_checkpoint(
         str, typer.Option("--label-space", help="Built-in name or YAML file; by default by the number of classes.")
     ] = "",
     layout: Annotated[str, typer.Option(help="Whose checkpoint it is; by default recognised by its names.")] = "",
-    height: Annotated[int, typer.Option(help="Height at which the model runs.")] = 512,
-    width: Annotated[int, typer.Option(help="Width at which the model runs.")] = 1024,
+    height: Annotated[
+        int | None, typer.Option(help="Height at which the model runs; 512, or an ONNX model's own.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Width at which the model runs; 1024, or an ONNX model's own.")
+    ] = None,
     min_share: Annotated[float, typer.Option(help="Share of the needed tensors that must match, 0 to 1.")] = MIN_SHARE,
+    output: Annotated[str, typer.Option(help="Of an ONNX model: the output to use, by default the first.")] = "",
+    normalisation: Annotated[
+        str, typer.Option(help="Of an ONNX model's input: imagenet, unit (0 to 1) or none (0 to 255).")
+    ] = "imagenet",
+    colours: Annotated[str, typer.Option(help="Of an ONNX model's input: rgb or bgr.")] = "rgb",
     json_file: JsonOption = None,
 ) -> None:
     """Make a model of a public checkpoint (CoinCheung's BiSeNet V1 and V2, SS-ADA, TUFL, torchvision's ResNet-18).
 
+    Or of any ONNX segmentation model with one image as input, which then runs but cannot be trained.
+
     Example: ssada models import model_final_v2_city.pth --sha256 HEX --out models/city --label-space cityscapes
+    Example: ssada models import segformer.onnx --sha256 HEX --out models/own --label-space cityscapes
     """
+    if source.lower().endswith(".onnx"):
+        _import_onnx(source, sha256, out, label_space, (height, width), output, normalisation, colours, json_file)
+        return
     found = import_weights(
-        source, sha256, out, label_space=label_space, layout=layout, size=(height, width), min_share=min_share
+        source,
+        sha256,
+        out,
+        label_space=label_space,
+        layout=layout,
+        size=(height or 512, width or 1024),
+        min_share=min_share,
+    )
+    for line in found.words():
+        console.print(line, soft_wrap=True, markup=False)
+    report({"model": str(out), **asdict(found)}, json_file)
+
+
+def _import_onnx(
+    source: str,
+    sha256: str,
+    out: Path,
+    label_space: str,
+    size: tuple[int | None, int | None],
+    output: str,
+    normalisation: str,
+    colours: str,
+    json_file: Path | None,
+) -> None:
+    from ssada_core.inference.import_onnx import check_choices, import_onnx
+
+    if not label_space:
+        raise ConfigError("an ONNX model does not say what its classes are: give --label-space")
+    chosen_normalisation, chosen_colours = check_choices(normalisation, colours)
+    found = import_onnx(
+        source,
+        sha256,
+        out,
+        label_space=load_label_space(label_space),
+        size=size,
+        output=output,
+        normalisation=chosen_normalisation,
+        colours=chosen_colours,
     )
     for line in found.words():
         console.print(line, soft_wrap=True, markup=False)
@@ -98,7 +153,12 @@ def info(model: Annotated[str, typer.Argument(help="Model reference.")], json_fi
     """
     from ssada_core.networks import cost
 
-    network, manifest = read_model(resolve_model(model))
+    folder = resolve_model(model)
+    manifest = read_manifest(folder)
+    if manifest.network.architecture == ONNX_ARCHITECTURE:
+        report(manifest.model_dump(mode="json"), json_file)
+        return
+    network, _ = read_model(folder)
     size = manifest.network.input_height, manifest.network.input_width
     costs = {"parameters": cost.parameters(network), "flops": cost.flops(network, size)}
     report({**manifest.model_dump(mode="json"), **costs}, json_file)

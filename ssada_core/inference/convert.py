@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ssada_core.errors import require
+from ssada_core.errors import EngineError, require
 from ssada_core.inference.graph import INPUT_NAME, OUTPUT_NAMES, DeployedGraph
 from ssada_core.networks.base import SegmentationNetwork
 from ssada_core.networks.settings import NetworkSettings
@@ -44,7 +44,13 @@ def onnx_to_openvino(source: Path, path: Path) -> None:
 
     Raises:
         MissingExtraError: if openvino is not installed.
+        EngineError: if openvino cannot read the model.
     """
     openvino = require("openvino", extra="openvino", purpose="exporting for openvino")
-    # Not convert_model, which does the same and reports to a telemetry server.
-    openvino.save_model(openvino.Core().read_model(str(source)), str(path), compress_to_fp16=False)
+    try:
+        # Not convert_model, which does the same and reports to a telemetry server.
+        model = openvino.Core().read_model(str(source))
+    except RuntimeError as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise EngineError(f"openvino cannot read {source.name} ({reason}): choose another backend") from error
+    openvino.save_model(model, str(path), compress_to_fp16=False)

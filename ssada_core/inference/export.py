@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from ssada_core.errors import EngineError
 from ssada_core.inference.convert import export_onnx
 from ssada_core.inference.engine import Engine, EngineSettings
-from ssada_core.inference.load import GRAPH_FILE, check_deployed, describe, read_model
+from ssada_core.inference.load import GRAPH_FILE, ONNX_FILE, check_deployed, describe, read_manifest, read_model
+from ssada_core.inference.onnx_engine import OnnxEngine
 from ssada_core.inference.quantise import QuantisationSettings, Verdict, as_input, judge, split
 from ssada_core.inference.targets import INT8_TARGETS, TARGETS, Int8Target, installed_targets, known_targets
 from ssada_core.inference.torch_engine import TorchEngine
-from ssada_core.networks.base import SegmentationNetwork
+from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.files import TEMPORARY_SUFFIX, write_json
 from ssada_core.store.manifest import ModelManifest
 
@@ -77,7 +78,6 @@ class _Job:
 
     model_dir: Path
     scratch: Path
-    network: SegmentationNetwork
     manifest: ModelManifest
     frames: Sequence[Array]
     labels: Sequence[Array] | None
@@ -119,14 +119,14 @@ def deploy(
         EngineError: if a target is unknown, or fewer than 99.9 % of an fp32 target's labels are torch's; what was
             deployed before stays then.
     """
-    network, manifest = read_model(model_dir)
+    manifest = read_manifest(model_dir)
     chosen = installed_targets() if targets is None else tuple(targets)
     _check_names(chosen)
     refused: list[RefusedTarget] = []
     with _scratch(model_dir / "deploy") as scratch:
-        job = _Job(model_dir, scratch, network, manifest, list(frames or []), labels)
-        export_onnx(network, manifest.network, job.graph)
-        done = list(_deploy_exact(job, [name for name in chosen if name in TARGETS]))
+        job = _Job(model_dir, scratch, manifest, list(frames or []), labels)
+        reference = _write_graph(job)
+        done = list(_deploy_exact(job, reference, [name for name in chosen if name in TARGETS]))
         for name in (name for name in chosen if name in INT8_TARGETS):
             outcome = _deploy_int8(job, name, quantisation or QuantisationSettings())
             if isinstance(outcome, DeployedTarget):
@@ -148,13 +148,26 @@ def _engine_settings(precision: Literal["fp32", "int8"], output_size: Literal["n
     return EngineSettings(precision=precision, output_size=output_size, threads=torch.get_num_threads())
 
 
-def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
+def _write_graph(job: _Job) -> Callable[[EngineSettings], Engine]:
+    """Write what every target is made from; returns how to open what they are compared with."""
+    if job.manifest.network.architecture == ONNX_ARCHITECTURE:
+        shutil.copyfile(job.model_dir / ONNX_FILE, job.graph)
+        return lambda settings: OnnxEngine(job.graph, job.size, settings)
+    network, _ = read_model(job.model_dir)
+    export_onnx(network, job.manifest.network, job.graph)
+    return lambda settings: TorchEngine(network, job.size, settings)
+
+
+def _deploy_exact(
+    job: _Job, open_reference: Callable[[EngineSettings], Engine], names: Sequence[str]
+) -> Iterator[DeployedTarget]:
     """Export in fp32, target by target, each compared with torch before it replaces the one before."""
     if not names:
         return
     settings = _engine_settings("fp32", "network")
     probes = _spread(job.frames, PARITY_FRAMES) or _noise(job.size)
-    reference = [prediction.label for prediction in TorchEngine(job.network, job.size, settings).infer(probes)]
+    with closing(open_reference(settings)) as engine:
+        reference = [prediction.label for prediction in engine.infer(probes)]
     for name in names:
         start, target = time.monotonic(), TARGETS[name]
         path = _empty(job.scratch / name) / Path(target.file).name
@@ -192,7 +205,7 @@ def _judge(job: _Job, target: Int8Target, path: Path, held: Sequence[int], setti
         target.open(job.graph, job.size, _engine_settings("fp32", "frame")),
         [job.frames[index] for index in held],
         [job.labels[index] for index in held] if job.labels is not None else None,
-        num_classes=job.network.num_classes,
+        num_classes=job.manifest.labels().num_classes,
         settings=settings,
     )
 

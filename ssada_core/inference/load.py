@@ -178,14 +178,21 @@ def _obstacle(name: str, precision: str, model_dir: Path) -> EngineError | Missi
     if precision not in backend.files:
         return EngineError(f"{name} has no {precision}: choose precision {' or '.join(backend.files)}")
     if not _deployed_file(model_dir, backend, precision).is_file():
-        if precision == "int8":
-            target = _deployed_file(model_dir, backend, precision).parent.name
-            return EngineError(
-                f"the model has no int8 for {name} (not exported with frames to calibrate on, or refused as "
-                f"inaccurate): run 'ssada export {model_dir} --target {target} --data FRAMES'"
-            )
-        return EngineError(f"the model is not deployed for {name}: {_remedy(model_dir)}")
+        return EngineError(_not_deployed(name, precision, model_dir))
     return None
+
+
+def _not_deployed(name: str, precision: str, model_dir: Path) -> str:
+    backend = BACKENDS[name]
+    if name == "torch" and (model_dir / ONNX_FILE).is_file():
+        return "torch has no weights to run, the model is an ONNX graph: choose onnxruntime or openvino"
+    if precision == "int8":
+        target = _deployed_file(model_dir, backend, precision).parent.name
+        return (
+            f"the model has no int8 for {name} (not exported with frames to calibrate on, or refused as "
+            f"inaccurate): run 'ssada export {model_dir} --target {target} --data FRAMES'"
+        )
+    return f"the model is not deployed for {name}: {_remedy(model_dir)}"
 
 
 def _deployed_file(model_dir: Path, backend: Backend, precision: str) -> Path:

@@ -9,7 +9,7 @@ from ssada_core.networks.backbones import BACKBONES, Backbone
 from ssada_core.networks.base import NetworkOutput, SegmentationNetwork
 from ssada_core.networks.bisenet_v1 import BiSeNetV1
 from ssada_core.networks.bisenet_v2 import BiSeNetV2
-from ssada_core.networks.settings import TIMM_PREFIX, NetworkSettings
+from ssada_core.networks.settings import ONNX_ARCHITECTURE, TIMM_PREFIX, NetworkSettings
 from ssada_core.networks.timm_backbone import TimmBackbone
 
 __all__ = ["ARCHITECTURES", "NetworkOutput", "SegmentationNetwork", "build_network"]
@@ -24,9 +24,14 @@ def build_network(settings: NetworkSettings, num_classes: int, *, pretrained: bo
         pretrained: give the backbone its ImageNet weights; the rest is random either way, and so is all of V2.
 
     Raises:
-        ModelError: if the number of classes is impossible, timm has no such backbone, or the ImageNet weights
-            cannot be had.
+        ModelError: if the number of classes is impossible, timm has no such backbone, the ImageNet weights cannot be
+            had, or the model is an imported ONNX graph.
     """
+    if settings.architecture == ONNX_ARCHITECTURE:
+        raise ModelError(
+            "this model was imported as an ONNX graph: it runs in onnxruntime and openvino, but torch can neither run "
+            "nor train it: start from a checkpoint that has its weights"
+        )
     if not 1 <= num_classes <= 255:
         raise ModelError(f"{num_classes} classes: a label image holds 1 to 255 (255 itself means ignored)")
     return ARCHITECTURES[settings.architecture](settings, num_classes, pretrained)

@@ -15,6 +15,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation, likewise."""
 BACKBONE_NAMES = ("resnet18", "efficientnet_lite0")
 """Backbones of our own, beside timm's."""
+ONNX_ARCHITECTURE: Literal["onnx"] = "onnx"
+"""Of models that came as an ONNX graph."""
 TIMM_PREFIX = "timm:"
 """What the name of any of timm's feature backbones starts with, as ``timm:mobilenetv3_large_100``."""
 
@@ -24,7 +26,9 @@ _TIMM_NAME = re.compile(r"timm:[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 class NetworkSettings(Settings):
     """Architecture, backbone and the size it runs at."""
 
-    architecture: Literal["bisenet_v1", "bisenet_v2"] = Field("bisenet_v1", description="Network architecture.")
+    architecture: Literal["bisenet_v1", "bisenet_v2", "onnx"] = Field(
+        "bisenet_v1", description="Network architecture; onnx is an imported graph, which runs but cannot be trained."
+    )
     backbone: str = Field(
         "efficientnet_lite0",
         description="V1's context path's backbone: resnet18, efficientnet_lite0 or timm:NAME; V2 has none.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ssada_core.errors import ModelError, StoreError
+from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.files import fsync_directory, sha256_file, store_error, write_atomic
 from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
 
@@ -76,7 +77,8 @@ def verify(folder: Path) -> ModelManifest:
         ModelError: naming the first file that is missing or differs.
     """
     manifest = read_manifest(folder)
-    if WEIGHTS_FILE not in manifest.files:
+    imported = manifest.network.architecture == ONNX_ARCHITECTURE  # its graph is all there is
+    if WEIGHTS_FILE not in manifest.files and not imported:
         raise ModelError(f"{folder / MANIFEST_FILE} has no hash of {WEIGHTS_FILE}: build the model again")
     for name in manifest.files:
         verify_file(folder, name, manifest)
