@@ -230,7 +230,7 @@ class _Nodes:
         return output
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
         return name
 
 
@@ -260,7 +260,7 @@ def _of_logits(parts: _Nodes, name: str, answer: OnnxOutput, size: tuple[int, in
     if not answer.channels_first:
         name = parts.add("Transpose", [name], "class_planes", perm=[0, 3, 1, 2])
     if answer.form == "probabilities":
-        name = parts.add("Max", [name, parts.constant("least", np.float32(LEAST))], "positive")
+        name = parts.add("Max", [name, parts.constant("least", np.array(LEAST, np.float32))], "positive")
         name = parts.add("Log", [name], "logits")
     parts.add("Flatten", [parts.add("GlobalAveragePool", [name], "mean_logits")], "features", axis=1)
     parts.feature_count = num_classes
@@ -277,12 +277,12 @@ def _of_logits(parts: _Nodes, name: str, answer: OnnxOutput, size: tuple[int, in
     parts.nodes.append(helper.make_node("TopK", [shares, one], ["largest", "where"], name="largest", axis=1))
     plane = parts.constant("plane", np.array([1, *size], np.int64))
     top = parts.add("Reshape", ["largest", plane], "top")
-    top = parts.add("Mul", [top, parts.constant("levels", np.float32(255))], "level")
-    top = parts.add("Add", [top, parts.constant("half_level", np.float32(0.5))], "rounded")
+    top = parts.add("Mul", [top, parts.constant("levels", np.array(255, np.float32))], "level")
+    top = parts.add("Add", [top, parts.constant("half_level", np.array(0.5, np.float32))], "rounded")
     parts.add("Cast", [top], "confidence", to=TensorProto.UINT8)
     axes = parts.constant("axes", np.array([1, 2, 3], np.int64))
     total = parts.add("ReduceSum", [parts.add("Mul", [logs, shares], "parts"), axes], "total", keepdims=0)
-    mean = np.float32(-1 / (size[0] * size[1] * math.log(max(num_classes, 2))))
+    mean = np.array(-1 / (size[0] * size[1] * math.log(max(num_classes, 2))), np.float32)
     parts.add("Mul", [total, parts.constant("mean", mean)], "uncertainty")
 
 

@@ -33,7 +33,7 @@ class OnnxEngine(FrameEngine):
             )
         super().__init__("onnxruntime", size, settings)
         onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the inference backend onnxruntime")
-        self._errors = _error_types()
+        self._errors = error_types()
         providers = providers_for(settings, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.threads
@@ -95,7 +95,7 @@ def _check_provider(wanted: str, found: str) -> None:
         )
 
 
-def _error_types() -> tuple[type[Exception], ...]:
+def error_types() -> tuple[type[Exception], ...]:
     """Its exceptions, which have no common base but ``Exception``."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     found = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))

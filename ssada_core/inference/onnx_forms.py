@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ssada_core.errors import ModelError, require
+from ssada_core.inference.onnx_engine import error_types
 
 INPUTS = "one image, float32, float16 or uint8, [1,3,H,W] or [1,H,W,3]"
 """What is expected of the input, for errors."""
@@ -156,8 +156,6 @@ def _class_ids(name: str, answer: NDArray[Any], num_classes: int, found: str) ->
 
 def _run(model: onnx.ModelProto, entry: OnnxInput, output: str, source: str) -> NDArray[Any]:
     onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="looking at an ONNX model")
-    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    errors = tuple(v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception))
     noise = np.random.default_rng(0).integers(0, 256, entry.shape)
     image = noise.astype(np.uint8) if entry.kind == "uint8" else (noise / 127.5 - 1).astype(entry.kind)
     options = onnxruntime.SessionOptions()
@@ -165,7 +163,7 @@ def _run(model: onnx.ModelProto, entry: OnnxInput, output: str, source: str) -> 
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         (answer,) = session.run([output], {entry.name: image})
-    except (*errors, RuntimeError, ValueError) as error:
+    except error_types() as error:
         reason = str(error).strip().splitlines()[0]
         height, width = entry.size
         raise ModelError(f"{source} cannot be run at {height}x{width} by onnxruntime ({reason})") from error
