@@ -50,6 +50,11 @@ class Cache:
                 self._values.popitem(last=False)
         return value
 
+    def peek(self, key: object) -> Any:  # noqa: ANN401 (whatever was made)
+        """The value of ``key``, None where it is not there."""
+        with self._lock:
+            return self._values.get(key)
+
     def drop(self, first: object) -> None:
         """Forget everything whose key, a tuple, begins with ``first``."""
         with self._lock:

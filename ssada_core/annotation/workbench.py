@@ -60,7 +60,7 @@ class Workbench:
         self._check = check
         self._source = source
         self._cache = Cache(512)
-        self._slow = threading.BoundedSemaphore(2)  # superpixels in the making: a visitor cannot fill all cores
+        self._slow = threading.Lock()  # superpixels are made one frame at a time: a visitor cannot fill all cores
 
     # What there is
 
@@ -135,13 +135,20 @@ class Workbench:
 
     def superpixels(self, query_id: str, level: int) -> bytes:
         """Patch numbers, uint16 H×W little-endian, zlib-compressed."""
-        record = self._find(query_id)
+        return self._patches(self._find(query_id))[level]
 
-        def make() -> bytes:
-            with self._slow:
-                return zlib.compress(superpixels(self._pool.image(record), level).astype("<u2").tobytes(), 1)
+    def _patches(self, record: FrameRecord) -> list[bytes]:
+        """Every level at once; whoever asks for another level meanwhile waits instead of making them again."""
+        key = (record.query_id, "superpixels")
 
-        return self._cache.get((query_id, "superpixels", level), make)
+        def make() -> list[bytes]:
+            return [zlib.compress(level.astype("<u2").tobytes(), 1) for level in superpixels(self._pool.image(record))]
+
+        found: list[bytes] | None = self._cache.peek(key)
+        if found is not None:
+            return found
+        with self._slow:
+            return self._cache.get(key, make)
 
     def precompute(self, stop: threading.Event) -> None:
         """Make the superpixels of open queries before they are asked for; in a thread of its own until ``stop``."""
@@ -153,10 +160,9 @@ class Workbench:
     def _precompute_once(self, stop: threading.Event) -> None:
         open_queries = sorted(self._pool.frames(states=["queried", "held"]), key=overview.order)
         for record in open_queries[:PRECOMPUTED]:
-            for level in range(len(LEVELS)):
-                if stop.is_set():
-                    return
-                self.superpixels(str(record.query_id), level)
+            if stop.is_set():
+                return
+            self._patches(record)
 
     # Working on one
 

@@ -11,13 +11,14 @@ from rich.table import Table
 
 from ssada_core.bench.inference import InferenceBench, measure
 from ssada_core.bench.training import TrainingBench, run_training_bench
-from ssada_core.commands import bench_adaptation
+from ssada_core.commands import bench_adaptation, bench_annotation
 from ssada_core.commands.common import JsonOption, console, make_app, progress_bar, report
 from ssada_core.errors import ConfigError
 
 app = make_app("Measure what the parts cost on this machine.")
 
 app.command("adaptation")(bench_adaptation.command)
+app.command("annotate")(bench_annotation.command)
 
 
 @app.callback()

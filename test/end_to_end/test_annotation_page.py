@@ -21,7 +21,7 @@ class Expected:
         with open_pool(root) as pool:
             record = pool.by_query(query_id)
             prediction, self.confidence = pool.prediction(record)
-            self.patches = superpixels(pool.image(record), 1)
+            self.patches = superpixels(pool.image(record))[2]
         self.prediction, self.label = prediction, prediction.copy()
         self.touched = np.zeros(SIZE, np.bool_)
 

@@ -24,7 +24,7 @@ export class Editor {
     this.classes = state.label_space.classes;
     this.levels = state.levels;
     this.leave = leave;
-    this.level = 1;
+    this.level = Math.floor(this.levels / 2);
     this.patchSets = [];
     this.closed = false;
   }

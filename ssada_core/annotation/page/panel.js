@@ -8,6 +8,7 @@ import { TOOLS } from "./tools.js";
 import { bindKeys } from "./keys.js";
 
 const MOST_RADIUS = 120;
+const SIZES = ["finest", "fine", "medium", "coarse", "largest"];
 
 export class Panel {
   constructor(editor) {
@@ -157,7 +158,7 @@ export class Panel {
     const input = $("#size");
     [input.min, input.max, input.step] = patches ? [0, levels - 1, 1] : [1, MOST_RADIUS, 1];
     input.value = patches ? level : toolbox.radius;
-    $("#size-words").textContent = patches ? ["fine", "medium", "coarse"][level] || String(level) : `${Math.round(2 * toolbox.radius)} px`;
+    $("#size-words").textContent = patches ? SIZES[level] || String(level) : `${Math.round(2 * toolbox.radius)} px`;
     $("#size-row").hidden = !["superpixel", "brush", "eraser"].includes(toolbox.tool);
   }
 
