@@ -46,6 +46,12 @@ class LabelCheckSettings(Settings):
         description="A label that contradicts more than this share of the confident predictions is held; "
         "1 switches this off.",
     )
+    hold_unchanged: bool = Field(
+        True, description="Hold a label that says nothing but what the model predicts: nobody may have looked at it."
+    )
+    hold_duplicates: bool = Field(
+        True, description="Hold a label that is, pixel by pixel, another frame's: it may be the wrong file."
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def check_label(
         least = settings.min_labelled_share
         return _refused(f"only {share:.1%} of the label is labelled, at least {least:.0%} is needed: label more", share)
     agreement = _agreement(clean, prediction, confidence, settings)
-    why = _suspicion(clean, share, agreement, label_space, settings)
+    why = _suspicion(clean, share, agreement, label_space, settings) or _repetition(clean, prediction, settings)
     return CheckResult("held" if why else "accepted", why, clean, share, agreement)
 
 
@@ -115,6 +121,15 @@ def _suspicion(
             f"{settings.max_disagreement:.0%}): check class ids and frame, confirm it if it is right"
         )
     return ""
+
+
+def _repetition(label: Array, prediction: Array | None, settings: LabelCheckSettings) -> str:
+    if prediction is None or not settings.hold_unchanged:
+        return ""
+    predicted = cv2.resize(prediction, label.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    if np.any((label != predicted) & (label != IGNORE)):
+        return ""
+    return "nothing in it differs from what the model predicts: confirm it if all of it is right"
 
 
 def _agreement(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssada_core.annotation.check import CheckResult, LabelCheckSettings, Status, check_label
 from ssada_core.data.samples import Array
@@ -53,6 +53,7 @@ def submit(
         return SubmitResult(query_id, "refused", str(error))
     if record.state == "rejected":
         return SubmitResult(query_id, "refused", f"query '{query_id}' was rejected ({record.reason}): skip it")
+    limits = settings or LabelCheckSettings()
     prediction, confidence = pool.prediction(record) or (None, None)
     checked = check_label(
         label,
@@ -60,8 +61,13 @@ def submit(
         label_space=pool.label_space,
         prediction=prediction,
         confidence=confidence,
-        settings=settings or LabelCheckSettings(),
+        settings=limits,
     )
+    if checked.status == "accepted" and checked.label is not None and limits.hold_duplicates:
+        twin = pool.label_twin(query_id, checked.label)
+        if twin is not None:
+            why = f"it is, pixel by pixel, a label of {twin}: check the file, confirm it if it is right"
+            checked = replace(checked, status="held", why=why)
     return _store(pool, query_id, checked, annotator, confirmed=confirmed)
 
 

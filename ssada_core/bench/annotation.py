@@ -1,8 +1,8 @@
 """How many clicks a frame takes: a scripted user corrects predictions until they are as right as asked for.
 
-The user knows the ground truth and always takes the click that puts most pixels right, with the page's own tools: patches
-of every size, regions of the prediction, fills, each also for the clicked class only. So it is the least a person can hope
-for; who clicks less cleverly clicks more often.
+The user knows the ground truth and always takes the click that puts most pixels right, with the page's own tools:
+patches of every size, regions of the prediction, fills, and patches of the clicked class only. So it is the least a
+person can hope for; who clicks less cleverly clicks more often.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def _spread(there: int, wanted: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, there - 1, min(there, wanted)).round()})
 
 
-def _measure(
-    samples: Samples, index: int, engine: Engine, space: LabelSpace, bench: AnnotationBench
-) -> dict[str, Any]:
+def _measure(samples: Samples, index: int, engine: Engine, space: LabelSpace, bench: AnnotationBench) -> dict[str, Any]:
     image, truth = samples.image(index), samples.label(index)
     if truth is None:
         raise DataError(f"{samples.name(index)} has no label: clicks are counted on labelled frames")
     size = truth.shape[1], truth.shape[0]
     predicted = cv2.resize(engine.infer([image])[0].label, size, interpolation=cv2.INTER_NEAREST)
-    user = ScriptedUser(np.asarray(predicted), truth, [patches.astype(np.int64) for patches in superpixels(image)], space)
+    user = ScriptedUser(
+        np.asarray(predicted), truth, [patches.astype(np.int64) for patches in superpixels(image)], space
+    )
     start, changes, tools, last = user.accuracy, 0, Counter[str](), -1
     while user.accuracy < bench.target and tools.total() < bench.most_clicks:
         click = user.click()

@@ -125,6 +125,14 @@ class LabelStore:
             return str(error)
         return ""
 
+    def twin(self, query_id: str, label: Array) -> str | None:
+        """Another query that has exactly this label in its history; None if there is none."""
+        row = self._database.row(
+            "SELECT query_id FROM frames JOIN labels ON labels.frame_id=frames.id WHERE sha256=? AND query_id!=?",
+            (_sha256(encode_png(label)), query_id),
+        )
+        return None if row is None else str(row["query_id"])
+
     def _find(self, query_id: str, *, rejected: bool = False) -> FrameRecord:
         frame = by_query(self._database, query_id)
         if frame.state == "rejected" and not rejected:

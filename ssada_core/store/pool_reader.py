@@ -119,6 +119,10 @@ class PoolReader:
         """
         return self._labels.history(query_id)
 
+    def label_twin(self, query_id: str, label: Array) -> str | None:
+        """Another query that has exactly this label in its history (uint8 H×W); None if there is none."""
+        return self._labels.twin(query_id, label)
+
     def read_label(self, version: LabelVersion) -> Array:
         """A label of the history, uint8 H×W.
 

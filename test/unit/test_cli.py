@@ -31,8 +31,8 @@ GROUPS = {
     "data": ["check"],
     "bag": ["create", "info"],
     "source": ["pack"],
-    "pool": ["stats", "verify"],
-    "bench": ["training"],
+    "pool": ["stats", "verify", "export", "import"],
+    "bench": ["training", "annotate"],
 }
 CONFIG = """
 name: tiny

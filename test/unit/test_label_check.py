@@ -90,6 +90,17 @@ def test_contradicting_a_sure_model_nearly_everywhere_is_held() -> None:
     assert "contradicts 100%" in result.why
 
 
+def test_a_prediction_that_nobody_changed_is_held_and_one_pixel_is_enough() -> None:
+    assert "differs from what the model predicts" in check(street(), street()).why
+    assert check(street(), street(), hold_unchanged=0).status == "accepted"
+    changed = street()
+    changed[0, 0] = 3
+    assert check(changed, street()).status == "accepted"
+    partial = street()
+    partial[:10] = 255
+    assert check(partial, street()).status == "held"  # leaving pixels out says nothing new
+
+
 def test_an_unsure_model_has_no_say() -> None:
     other = np.full(SIZE, 5, np.uint8)
     assert check(street(), other, sure=200).agreement is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def test_patches_are_connected_numbered_without_gaps_and_lie_inside_the_next_lar
         assert len(np.unique(level)) == level.max() + 1
     for number in range(LEVELS[2]):
         assert parts_of(levels[2], number) == 1
-    for fine, coarse in zip(levels, levels[1:], strict=False):
+    for fine, coarse in pairwise(levels):
         pairs = np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1)
         assert pairs.shape[1] == fine.max() + 1  # each fine patch has one coarse one
 

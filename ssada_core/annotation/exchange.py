@@ -1,0 +1,108 @@
+"""A pool's frames out to other tools, and their masks in: every format, one label check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ssada_core.annotation.check import LabelCheckSettings
+from ssada_core.annotation.cvat import CvatMasks
+from ssada_core.annotation.masks import Item, MaskFormat
+from ssada_core.annotation.plain import CityscapesMasks, PlainMasks
+from ssada_core.annotation.submit import SubmitResult, submit
+from ssada_core.data.samples import Array
+from ssada_core.errors import ConfigError, DataError
+from ssada_core.settings import nearest
+from ssada_core.store.pool import FramePool, FrameRecord, State
+
+FORMATS: Mapping[str, MaskFormat] = {"png": PlainMasks(), "cvat": CvatMasks(), "cityscapes": CityscapesMasks()}
+
+CONTENTS: Mapping[str, tuple[State, ...]] = {
+    "open": ("queried", "held"),
+    "labelled": ("labelled",),
+    "all": ("queried", "held", "labelled"),
+}
+"""What may leave the pool: open questions with the model's predictions, labelled frames with their labels, or both."""
+
+
+def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str) -> int:
+    """Write frames and masks for another tool; returns how many frames.
+
+    Raises:
+        ConfigError: if there is no such format or content.
+        DataError: if nothing is to be written.
+        StoreError: if the pool cannot be read, or the disk refuses.
+    """
+    if content not in CONTENTS:
+        raise ConfigError(f"what to export: '{content}'{nearest(content, list(CONTENTS))}")
+    records = [record for record in pool.frames(states=CONTENTS[content]) if record.query_id is not None]
+    if not records:
+        raise DataError(f"{pool.root} has no frames to export ({content}): see `ssada pool stats`")
+    return mask_format(format_name).write(out, items(pool, records), pool.label_space)
+
+
+def items(pool: FramePool, records: Sequence[FrameRecord]) -> Iterator[Item]:
+    """Frames of the pool, each with its label or else the model's prediction."""
+    for record in records:
+        yield Item(str(record.query_id), pool.image_bytes(record), _start(pool, record))
+
+
+def import_masks(
+    pool: FramePool,
+    source: Path,
+    *,
+    format_name: str,
+    annotator: str,
+    confirmed: bool = False,
+    settings: LabelCheckSettings | None = None,
+    on_result: Callable[[SubmitResult], None] = lambda _: None,
+) -> list[SubmitResult]:
+    """Take masks in; each is judged as every label is, and its result says what became of it.
+
+    Args:
+        pool: where the questions were asked.
+        source: folder or archive.
+        format_name: one of :data:`FORMATS`.
+        annotator: who made the masks.
+        confirmed: a human has looked at the suspicious ones again.
+        settings: the limits of the check.
+        on_result: hears of each result at once.
+
+    Raises:
+        ConfigError: if there is no such format.
+        DataError: if ``source`` is not of that format.
+        StoreError: if the pool cannot be written.
+    """
+    results = []
+    for mask in mask_format(format_name).read(source, pool.label_space):
+        result = SubmitResult(mask.query_id, "refused", mask.why)
+        if mask.label is not None:
+            result = submit(pool, mask.query_id, mask.label, annotator, settings=settings, confirmed=confirmed)
+        results.append(result)
+        on_result(result)
+    return results
+
+
+def mask_format(name: str) -> MaskFormat:
+    """A format by name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"format '{name}'{nearest(name, list(FORMATS))}")
+    return FORMATS[name]
+
+
+def _start(pool: FramePool, record: FrameRecord) -> Array | None:
+    label = pool.label(record)
+    if label is not None:
+        return label
+    prediction = pool.prediction(record)
+    if prediction is None:
+        return None
+    resized = cv2.resize(prediction[0], (record.width, record.height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized)
