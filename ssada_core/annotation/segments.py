@@ -42,7 +42,7 @@ def superpixels(bgr: Array) -> list[NDArray[np.int32]]:
     height, width = bgr.shape[:2]
     if min(height, width) < MIN_SIDE:
         return [np.zeros((height, width), np.int32)] * len(LEVELS)
-    lab = cv2.cvtColor(bgr, cv2.COLOR_BGR2LAB)
+    lab = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2LAB), np.uint8)
     lab[..., 0] = cv2.createCLAHE(_CONTRAST, _TILES).apply(lab[..., 0])
     return merge_patches(_slic(lab), _features(lab), LEVELS)
 

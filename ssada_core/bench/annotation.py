@@ -158,7 +158,7 @@ class ScriptedUser:
 
     def best_by_level(self) -> list[float]:
         """The accuracy that patches of each level allow at all: every patch has the class most of it has."""
-        pixels = max(1, np.count_nonzero(self._valid))
+        pixels = max(1, int(np.count_nonzero(self._valid)))
         return [round(float(self._histogram(parts).max(1).sum()) / pixels, 4) for parts in self._levels]
 
     def click(self) -> Click:
