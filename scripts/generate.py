@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from ssada_core.adaptation.gate import Decision
 from ssada_core.adaptation.round import RoundResult, RoundSpec
 from ssada_core.learning.progress import Progress
+from ssada_core.replay.figures import ReplayReport
 from ssada_core.settings import Settings
 from ssada_core.store.manifest import ModelManifest
 from ssada_ros.adaptation_settings import AdaptationNodeSettings
@@ -164,6 +165,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "progress": Progress,
         "result": RoundResult,
         "decision": DecisionFile,
+        "report": ReplayReport,
     }
     return {name: model.model_json_schema() for name, model in models.items()}
 

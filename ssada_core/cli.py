@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, train
+from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, replay, train
 
 app = common.make_app("Road segmentation that learns the road it drives on. Every command has --help with an example.")
 app.command("annotate")(annotate.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("replay")(replay.command)
 app.command("export")(models.export)
 app.add_typer(models.app, name="models")
 app.add_typer(data_check.app, name="data")

@@ -12,6 +12,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 
+from ssada_core.data.camera_names import camera_name
 from ssada_core.data.encodings import picture_size
 from ssada_core.data.samples import Array
 from ssada_core.errors import ConfigError, EncodingError
@@ -101,14 +102,6 @@ def list_cameras(
             )
     parts = zip(chosen, topics, list_regions(regions, len(topics)), strict=True)
     return {name: Camera(name, topic, transport, region) for name, topic, region in parts}
-
-
-def camera_name(topic: str) -> str:
-    """A camera's name from its topic: ``/front/image_raw/compressed`` → ``front``, ``camera/image`` → ``camera``."""
-    parts = [part for part in topic.split("/") if part]
-    while len(parts) > 1 and (parts[-1] == "compressed" or parts[-1].startswith("image")):
-        parts.pop()
-    return "_".join(parts)
 
 
 def decode(message: bytes, *, compressed: bool, max_bytes: int = 1 << 30) -> tuple[Image | CompressedImage, Array]:

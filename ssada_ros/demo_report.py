@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from ssada_core.data.lists import open_samples
@@ -30,6 +27,7 @@ from ssada_core.evaluation.report import (
     Timeline,
     write_report,
 )
+from ssada_core.evaluation.report_system import system, versions
 from ssada_core.store.files import write_atomic, write_json
 from ssada_core.store.pool import FramePool
 from ssada_ros.demo_drive import DriveLog
@@ -40,7 +38,6 @@ from ssada_ros.demo_summary import Judged, deployed_engine, judge, last_decision
 PAIRS_SHOWN = 6
 LIVE_WINDOW = 10
 """Masks over which the live mIoU of the timeline is taken: 2 s at 5 Hz."""
-PACKAGES = ("torch", "openvino", "onnxruntime", "opencv-contrib-python-headless", "numpy", "rosbags")
 
 
 def write_results(stage: Stage, record: DriveRecord, log: DriveLog) -> dict[str, Any]:
@@ -50,7 +47,11 @@ def write_results(stage: Stage, record: DriveRecord, log: DriveLog) -> dict[str,
     summary = summarise(stage, record, log, judged, decision)
     write_json(stage.out / "summary.json", summary)
     pairs = _pairs(stage, judged)
-    rows = [before_after(pair.image, pair.before, pair.after, stage.label_space) for pair in pairs]
+    rows = [
+        before_after(pair.image, pair.before, pair.after, stage.label_space)
+        for pair in pairs
+        if pair.before is not None
+    ]
     _, png = cv2.imencode(".png", np.concatenate(rows, axis=0))
     write_atomic(stage.out / "strip.png", png.tobytes())
     write_report(stage.out / "report.html", _report(stage, record, log, judged, decision, summary, pairs))
@@ -84,13 +85,8 @@ def _report(
         pairs=pairs,
         gates=[GateShown.of(str(decision.get("version", "")), decision)] if decision.get("checks") else [],
         settings=stage.settings.model_dump(mode="json"),
-        system={
-            "machine": platform.machine(),
-            "processor cores": psutil.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "system": platform.platform(),
-        },
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        system=system(),
+        versions=versions(),
         command=stage.options.command,
         notes=_notes(stage, summary),
     )
@@ -167,10 +163,3 @@ def _pairs(stage: Stage, judged: Judged) -> list[PairShown]:
 def _labels(stage: Stage, name: str, images: Sequence[Array]) -> list[Array]:
     with closing(deployed_engine(stage, name)) as engine:
         return [engine.infer([image])[0].label for image in images]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from ssada_core.settings import Settings
 from ssada_core.store.model_files import read_manifest
 from ssada_core.store.models import resolve_model
 from ssada_core.store.registry import ModelRegistry, RegistrySettings
+from ssada_core.store.run_folder import run_folder
 from ssada_ros.camera_settings import CameraSettings
 from ssada_ros.demo_options import DemoOptions
 from ssada_ros.demo_settings import SOURCE_EVAL_SEED, SOURCE_SEED, DemoSettings, simulated
@@ -27,7 +27,6 @@ from ssada_ros.oracle_node import OracleSettings
 from ssada_ros.parameters import write_parameters_file
 from ssada_ros.processes import ProcessDescription
 
-MARKER = ".ssada-demo"
 CAMERA, ORACLE, SEGMENTATION, ADAPTATION = "camera_node", "oracle_node", "segmentation_node", "adaptation_node"
 
 
@@ -85,7 +84,7 @@ def prepare(options: DemoOptions, settings: DemoSettings, evaluation: str, log: 
     simulated_check = simulated(drive.source_domain, options.seed + SOURCE_EVAL_SEED, drive.source_eval_frames)
     source_data = settings.source_data or simulated_source
     stage = Stage(
-        out=empty_folder(options.out),
+        out=run_folder(options.out, kind="demo"),
         settings=settings,
         options=options,
         label_space=manifest.labels(),
@@ -148,21 +147,6 @@ def enter_model(registry: ModelRegistry, model_dir: Path, engine: EngineSettings
 
 def _deploy(folder: Path, engine: EngineSettings, source: Samples) -> None:
     deploy_for(folder, engine, source)
-
-
-def empty_folder(out: Path) -> Path:
-    """A folder for one run; what an earlier run of the demo left there is removed, anything else is refused.
-
-    Raises:
-        ConfigError: if the folder holds files that no demo wrote.
-    """
-    if out.exists() and any(out.iterdir()):
-        if not (out / MARKER).exists():
-            raise ConfigError(f"--out {out} is not empty and not of an earlier demo: give a new folder")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).touch()
-    return out.resolve()
 
 
 def processes(stage: Stage) -> list[ProcessDescription]:

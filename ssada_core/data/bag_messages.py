@@ -151,7 +151,7 @@ def image_connection(reader: Reader, path: Path, topic: str | None) -> Connectio
     if topic is not None:
         return _named(reader, path, topic, (IMAGE_TYPE, COMPRESSED_TYPE))
     found = {
-        c.topic: c for c in reader.connections if c.msgtype in {IMAGE_TYPE, COMPRESSED_TYPE} and not _is_mask(c.topic)
+        c.topic: c for c in reader.connections if c.msgtype in {IMAGE_TYPE, COMPRESSED_TYPE} and not is_mask(c.topic)
     }
     for known in (IMAGE_TOPIC, COMPRESSED_TOPIC):
         if known in found:
@@ -256,5 +256,6 @@ def _topics(reader: Reader) -> str:
     return ", ".join(f"{c.topic} ({c.msgtype})" for c in reader.connections) or "no topics at all"
 
 
-def _is_mask(topic: str) -> bool:
+def is_mask(topic: str) -> bool:
+    """Whether a topic's name is that of a mask, a label or an overlay, not of a camera's frames."""
     return not _NOT_FRAMES.isdisjoint(topic.split("/")[-2:])

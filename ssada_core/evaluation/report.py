@@ -23,18 +23,24 @@ from ssada_core.data.samples import Array
 from ssada_core.evaluation.overlay import overlay
 from ssada_core.evaluation.report_data import (
     CheckShown,
+    ComparisonShown,
+    DamageShown,
     DriveReport,
     GateShown,
     ModelShown,
     PairShown,
     QueryShown,
+    StretchShown,
     Tile,
 )
-from ssada_core.evaluation.report_figures import Mark, Span, Timeline, timeline_svg
+from ssada_core.evaluation.report_figures import Curve, Mark, Span, Timeline, timeline_svg
 from ssada_core.store.files import write_atomic
 
 __all__ = [
     "CheckShown",
+    "ComparisonShown",
+    "Curve",
+    "DamageShown",
     "DriveReport",
     "GateShown",
     "Mark",
@@ -42,12 +48,15 @@ __all__ = [
     "PairShown",
     "QueryShown",
     "Span",
+    "StretchShown",
     "Tile",
     "Timeline",
     "write_report",
 ]
 
 OPACITY = 0.55
+SERIES = ("var(--before)", "var(--after)", "#c98500", "#d55181", "#199e70")
+"""Colours of compared models, as in the timeline."""
 _VERDICTS = {
     "promote": "promoted",
     "refuse": "refused",
@@ -80,11 +89,13 @@ def render_report(report: DriveReport, *, picture_width: int = 640) -> str:
     return environment.from_string(source).render(
         report=report,
         tiles=_tiles(report),
+        columns=_columns(report),
         classes=_class_rows(report),
+        comparisons=[_comparison(comparison) for comparison in report.comparisons],
         legend=list(zip(report.label_space.classes, map(_hex, report.label_space.colors), strict=True)),
         figures=_figures(report.timeline),
         queries=[_query(query, palette, picture_width) for query in report.queries],
-        pairs=[_pair(pair, palette, picture_width) for pair in report.pairs],
+        groups=_groups(report, palette, picture_width),
         tables=[
             ("Settings", flatten(report.settings)),
             ("System", flatten(report.system)),
@@ -119,28 +130,58 @@ def _tiles(report: DriveReport) -> list[Tile]:
     return [*tiles, *report.tiles]
 
 
+def _columns(report: DriveReport) -> list[dict[str, Any]]:
+    """The models of the table of classes, each with its name and its colour."""
+    if report.compared:
+        return [
+            {"name": model.version, "words": model.version, "color": SERIES[index % len(SERIES)], "model": model}
+            for index, model in enumerate(report.compared)
+        ]
+    pair = (("before", report.before, "var(--before)"), ("after", report.after, "var(--after)"))
+    return [
+        {"name": name, "words": f"{name}: {model.version}", "color": color, "model": model}
+        for name, model, color in pair
+        if model is not None
+    ]
+
+
 def _class_rows(report: DriveReport) -> list[dict[str, Any]]:
     """One row per class that somebody has a value for."""
+    models = [column["model"] for column in _columns(report)]
+    chances = report.comparisons[0].chances if len(report.comparisons) == 1 else {}
     rows = []
     for index, name in enumerate(report.label_space.classes):
-        values = [_value(model, index) for model in (report.before, report.after)]
-        known = [value for value in values if math.isfinite(value)]
-        if known:
+        values = [float(model.iou[index]) for model in models]
+        if any(math.isfinite(value) for value in values):
             rows.append(
                 {
                     "name": name,
                     "color": _hex(report.label_space.colors[index]),
                     "safety": name in report.label_space.safety,
-                    "before": values[0],
-                    "after": values[1],
-                    "change": values[1] - values[0],
+                    "values": values,
+                    "change": values[1] - values[0] if len(values) == 2 else math.nan,
+                    "chance": chances.get(name),
                 }
             )
     return rows
 
 
-def _value(model: ModelShown | None, index: int) -> float:
-    return float(model.iou[index]) if model is not None else math.nan
+def _comparison(shown: ComparisonShown) -> dict[str, Any]:
+    """A comparison with a colour for the better one in every stretch."""
+    cells = []
+    for stretch in shown.stretches:
+        change = stretch.second - stretch.first
+        better = "second" if change > 0.05 else "first" if change < -0.05 else "neither"
+        strength = min(1.0, 0.25 + abs(change) / 20)
+        words = f"{stretch.start_s:.0f} s: {_percent(stretch.first)} and {_percent(stretch.second)} %"
+        cells.append({"better": better, "strength": f"{strength:.2f}", "words": words})
+    won = {name: sum(cell["better"] == name for cell in cells) for name in ("first", "second", "neither")}
+    return {"shown": shown, "cells": cells, "won": won}
+
+
+def _groups(report: DriveReport, palette: Array, width: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    names = dict.fromkeys(pair.group for pair in report.pairs)
+    return [(name, [_pair(pair, palette, width) for pair in report.pairs if pair.group == name]) for name in names]
 
 
 def _figures(timeline: Timeline) -> list[tuple[str, Markup]]:
@@ -166,11 +207,15 @@ def _query(query: QueryShown, palette: Array, width: int) -> dict[str, Any]:
 
 
 def _pair(pair: PairShown, palette: Array, width: int) -> dict[str, Any]:
-    before, after = (overlay(pair.image, label, palette, opacity=OPACITY) for label in (pair.before, pair.after))
+    before, after = (
+        pair.image if label is None else overlay(pair.image, label, palette, opacity=OPACITY)
+        for label in (pair.before, pair.after)
+    )
     return {
         "name": pair.name,
         "note": pair.note,
-        "frame": _picture(pair.image, width),
+        "sides": pair.sides,
+        "frame": _picture(pair.image, width) if pair.before is not None else "",
         "before": _picture(before, width),
         "after": _picture(after, width),
     }

@@ -50,13 +50,64 @@ class QueryShown:
 
 @dataclass(frozen=True)
 class PairShown:
-    """A frame as segmented before and after the adaptation."""
+    """A frame as segmented before and after the adaptation, or by two models.
+
+    Attributes:
+        name: of the frame.
+        image: uint8 H×W×3 BGR.
+        before: labels on the left of the slider; None shows the bare frame there.
+        after: labels on its right.
+        note: figures.
+        group: heading it stands under.
+        sides: names of left and right.
+    """
 
     name: str
     image: Array
-    before: Array
+    before: Array | None
     after: Array
     note: str = ""
+    group: str = "Before and after"
+    sides: tuple[str, str] = ("before", "after")
+
+
+@dataclass(frozen=True)
+class StretchShown:
+    """A stretch of the drive: when it began, and the mIoU of both in percent."""
+
+    start_s: float
+    first: float
+    second: float
+
+
+@dataclass(frozen=True)
+class ComparisonShown:
+    """Two models on the same frames.
+
+    Attributes:
+        first: name of the first.
+        second: name of the second.
+        winner: name of the better one; empty if neither is surely better.
+        words: the result in a sentence.
+        chances: by class, the probability that the second is better.
+        stretches: along the drive.
+    """
+
+    first: str
+    second: str
+    winner: str
+    words: str
+    chances: Mapping[str, float] = field(default_factory=dict)
+    stretches: Sequence[StretchShown] = ()
+
+
+@dataclass(frozen=True)
+class DamageShown:
+    """Something that was broken in the recording, how often, and its first case in words."""
+
+    kind: str
+    count: int
+    example: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +150,9 @@ class DriveReport:
         tiles: further summary figures, after those that follow from ``before``, ``after`` and ``gates``.
         before: the model the drive began with.
         after: the model it ended with.
+        compared: models side by side, instead of ``before`` and ``after``.
+        comparisons: each pair of them.
+        damage: what was broken in the recording; None where there was no recording.
         timeline: latency, live mIoU, phases, queries, trainings and swaps.
         queries: frames asked about.
         pairs: frames before and after.
@@ -116,6 +170,9 @@ class DriveReport:
     tiles: Sequence[Tile] = ()
     before: ModelShown | None = None
     after: ModelShown | None = None
+    compared: Sequence[ModelShown] = ()
+    comparisons: Sequence[ComparisonShown] = ()
+    damage: Sequence[DamageShown] | None = None
     timeline: Timeline = field(default_factory=Timeline)
     queries: Sequence[QueryShown] = ()
     pairs: Sequence[PairShown] = ()

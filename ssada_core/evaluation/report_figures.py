@@ -21,6 +21,8 @@ POINTS_PER_INCH = 40
 
 _INK = "#010203"  # replaced by currentColor, so that text and axes follow the page's theme
 _LATENCY, _QUALITY = "#3987e5", "#199e70"
+_SERIES = ("#a9a79f", "#1f6fd0", "#c98500", "#d55181", "#199e70")
+"""Series of curves; the first ones are the page's colours of before and after."""
 _PHASES = ("#8f8d86", "#5b6fd6", "#c98500", "#199e70", "#d55181")
 _MARKS = {"query": "#c98500", "label": "#8a8985", "swap": "#199e70", "rollback": "#e34948"}
 
@@ -45,34 +47,63 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A curve of the timeline: its row (a key of :data:`ROWS`), its name, and (seconds, value) points."""
+
+    row: str
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+ROWS = {
+    "miou": "live mIoU, %",
+    "confidence": "confidence, %",
+    "uncertainty": "uncertainty, %",
+    "latency": "latency, ms",
+}
+"""Rows of the timeline from above, with the titles of their axes."""
+
+
+@dataclass(frozen=True)
 class Timeline:
     """What happened when, in seconds from the drive's start. Every part may be empty.
 
     Attributes:
         latency: (seconds, milliseconds) per frame.
         miou: (seconds, percent) of the live mIoU, where ground truth is known.
+        curves: further ones, also several in a row.
         spans: phases and trainings.
         marks: queries, labels, swaps, rollbacks.
     """
 
     latency: Sequence[tuple[float, float]] = ()
     miou: Sequence[tuple[float, float]] = ()
+    curves: Sequence[Curve] = ()
     spans: Sequence[Span] = ()
     marks: Sequence[Mark] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.latency or self.miou or self.spans or self.marks)
+        return bool(self.latency or self.miou or self.curves or self.spans or self.marks)
+
+    def row(self, name: str) -> list[Curve]:
+        """The curves of a row that have points."""
+        own = [Curve(name, "", getattr(self, name))] if name in {"latency", "miou"} else []
+        return [curve for curve in (*own, *self.curves) if curve.row == name and curve.points]
+
+    def names(self) -> list[str]:
+        """Names of the curves that have one, in the order of their first."""
+        return list(dict.fromkeys(curve.name for curve in self.curves if curve.name and curve.points))
 
 
 def timeline_svg(timeline: Timeline, *, width_in: float, name: str) -> str:
-    """Draw the timeline ``width_in`` inches wide: live mIoU above, latency below, on one time axis.
+    """Draw the timeline ``width_in`` inches wide: rows of curves below each other, on one time axis.
 
     Args:
         timeline: what to draw.
         width_in: 10 for a desk, 4 for a telephone; letters keep their size.
         name: unique within the page, for the ids inside the SVG.
     """
-    rows = [row for row in ("miou", "latency") if getattr(timeline, row)] or ["marks"]
+    rows = [row for row in ROWS if timeline.row(row)] or ["marks"]
     with mpl.rc_context(_style(name)):
         figure = Figure(figsize=(width_in, 0.75 + 1.75 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
@@ -81,7 +112,7 @@ def timeline_svg(timeline: Timeline, *, width_in: float, name: str) -> str:
             _draw_marks(axis, timeline)
             _draw_row(axis, timeline, row, most=round(width_in * POINTS_PER_INCH))
         axes[-1].set_xlabel("seconds of the drive")
-        _draw_key(figure, timeline)
+        _draw_key(figure, timeline, most=6 if width_in > 5 else 2)
         return _inline(figure, name)
 
 
@@ -89,14 +120,19 @@ def _draw_row(axis: Any, timeline: Timeline, row: str, *, most: int) -> None:  #
     if row == "marks":
         axis.set_yticks([])
         return
-    points: NDArray[np.float64] = np.asarray(getattr(timeline, row), np.float64)
-    color, title = (_LATENCY, "latency, ms") if row == "latency" else (_QUALITY, "live mIoU, %")
-    times, low, middle, high = thin(points, most)
-    if len(points) > most:
-        axis.fill_between(times, low, high, color=color, alpha=0.25, linewidth=0)
-    axis.plot(times, middle, color=color, linewidth=1.6, marker="o" if len(points) < 20 else "", markersize=4)
-    axis.set_ylabel(title)
-    axis.set_ylim(bottom=0, top=None if row == "latency" else min(100.0, max(10.0, float(np.nanmax(high)) * 1.15)))
+    highest = 0.0
+    names = timeline.names()
+    for curve in timeline.row(row):
+        points: NDArray[np.float64] = np.asarray(curve.points, np.float64)
+        single = _LATENCY if row == "latency" else _QUALITY
+        color = _SERIES[names.index(curve.name) % len(_SERIES)] if curve.name else single
+        times, low, middle, high = thin(points, most)
+        if len(points) > most:
+            axis.fill_between(times, low, high, color=color, alpha=0.25, linewidth=0)
+        axis.plot(times, middle, color=color, linewidth=1.6, marker="o" if len(points) < 20 else "", markersize=4)
+        highest = max(highest, float(np.nanmax(high)))
+    axis.set_ylabel(ROWS[row])
+    axis.set_ylim(bottom=0, top=None if row == "latency" else min(100.0, max(10.0, highest * 1.15)))
     axis.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.6)
 
 
@@ -130,9 +166,13 @@ def _draw_marks(axis: Any, timeline: Timeline) -> None:  # noqa: ANN401
         axis.axvline(mark.time_s, color=color, linewidth=1.6 if big else 0.8, linestyle="-" if big else (0, (2, 2)))
 
 
-def _draw_key(figure: Any, timeline: Timeline) -> None:  # noqa: ANN401
+def _draw_key(figure: Any, timeline: Timeline, *, most: int) -> None:  # noqa: ANN401
     kinds = list(dict.fromkeys(mark.kind for mark in timeline.marks))
     handles: list[Any] = [
+        Line2D([], [], color=_SERIES[number % len(_SERIES)], linewidth=1.6, label=name)
+        for number, name in enumerate(timeline.names())
+    ]
+    handles += [
         Line2D([], [], color=_MARKS.get(kind, _INK), linewidth=1.6, label=kind,
                linestyle="-" if kind in {"swap", "rollback"} else (0, (2, 2)))
         for kind in kinds
@@ -140,7 +180,7 @@ def _draw_key(figure: Any, timeline: Timeline) -> None:  # noqa: ANN401
     if any(span.kind == "training" for span in timeline.spans):
         handles.append(Patch(color=_MARKS["query"], label="training"))
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), most), frameon=False)
 
 
 def _style(name: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ ROOMS = (
     "evaluation",
     "learning",
     "adaptation",
+    "replay",
     "bench",
     "config",
     "commands",

@@ -1,0 +1,1 @@
+"""A recorded drive through model, adaptation and report."""

@@ -1,0 +1,95 @@
+"""The models of a replay: found, deployed for this machine where they are not yet, loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssada_core.data.samples import Samples
+from ssada_core.errors import ConfigError
+from ssada_core.inference.deployment import deploy_for
+from ssada_core.inference.engine import EngineSettings
+from ssada_core.inference.load import load_engine, read_manifest
+from ssada_core.labels import LabelSpace
+from ssada_core.replay.driver import LoadedModel
+from ssada_core.replay.figures import ModelFigures
+from ssada_core.store.files import sha256_file
+from ssada_core.store.manifest import WEIGHTS_FILE
+from ssada_core.store.models import resolve_model
+
+DEPLOY_FOLDER = "deploy"
+
+
+@dataclass(frozen=True)
+class ReplayModel:
+    """A model on its way into a replay."""
+
+    reference: str
+    folder: Path
+    version: str
+    label_space: LabelSpace
+
+
+def find_models(references: Sequence[str]) -> list[ReplayModel]:
+    """The models meant, all of one label space.
+
+    Raises:
+        ConfigError: if there is none, or their classes differ.
+        ModelError: if one does not exist.
+    """
+    if not references:
+        raise ConfigError("no model is named: give --model")
+    models = []
+    for reference in references:
+        folder = resolve_model(reference)
+        manifest = read_manifest(folder)
+        models.append(ReplayModel(reference, folder, manifest.version, manifest.labels()))
+    for model in models[1:]:
+        if model.label_space.classes != models[0].label_space.classes:
+            raise ConfigError(
+                f"models {models[0].reference} and {model.reference} have other classes: "
+                "only models of one label space can be compared"
+            )
+    return models
+
+
+def series_names(models: Sequence[ReplayModel]) -> list[str]:
+    """Short names that differ: the version, else the reference, else with a number."""
+    for names in ([model.version for model in models], [model.reference for model in models]):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{model.reference} #{number}" for number, model in enumerate(models, 1)]
+
+
+def load(
+    model: ReplayModel, settings: EngineSettings, frames: Samples, scratch: Path, log: Callable[[str], None]
+) -> LoadedModel:
+    """Load a model; one that has no deployed form yet gets one in ``scratch``, made with ``frames``.
+
+    Raises:
+        ModelError: if it cannot be read.
+        EngineError: if it cannot be run or does not answer as torch does.
+    """
+    folder = model.folder
+    if settings.backend != "torch" and not (folder / DEPLOY_FOLDER).is_dir():
+        log(f"deploying {model.reference} for this machine")
+        folder = scratch
+        shutil.copytree(model.folder, folder)
+        deploy_for(folder, settings, frames)
+    return LoadedModel(model.version, load_engine(folder, settings, log=log))
+
+
+def describe(model: ReplayModel, loaded: LoadedModel) -> ModelFigures:
+    """What ran, for the report."""
+    height, width = loaded.engine.input_size
+    return ModelFigures(
+        reference=model.reference,
+        version=model.version,
+        weights_sha256=sha256_file(model.folder / WEIGHTS_FILE),
+        backend=loaded.engine.backend,
+        precision=loaded.engine.precision,
+        input_height=height,
+        input_width=width,
+    )
