@@ -16,7 +16,7 @@ from ssada_core.errors import ConfigError, ModelError
 from ssada_core.store.registry import ModelRegistry
 from ssada_ros.demo_options import DemoOptions
 from ssada_ros.demo_settings import DemoSettings, find_evaluation, load_demo_settings
-from ssada_ros.demo_stage import MARKER, Stage, empty_folder, prepare, processes
+from ssada_ros.demo_stage import Stage, prepare, processes
 
 pytestmark = pytest.mark.ros
 
@@ -94,16 +94,3 @@ def test_mistakes_show_before_anything_starts(registry: Path, tmp_path: Path) ->
     cv2.imwrite(str(images / "0.png"), np.zeros((64, 96, 3), np.uint8))
     with pytest.raises(ConfigError, match="no ground truth for the oracle"):
         staged(registry, tmp_path / "b", camera=f"images:{images}", evaluation="sim:night:1:0-10:5")
-
-
-def test_only_a_demos_own_folder_is_emptied(tmp_path: Path) -> None:
-    out = empty_folder(tmp_path / "out")
-    assert (out / MARKER).exists()
-    (out / "report.html").touch()
-    assert [path.name for path in empty_folder(out).iterdir()] == [MARKER]
-    foreign = tmp_path / "home"
-    foreign.mkdir()
-    (foreign / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="not empty and not of an earlier demo"):
-        empty_folder(foreign)
-    assert (foreign / "thesis.tex").exists()
