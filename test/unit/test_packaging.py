@@ -82,6 +82,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
         "cuda",
         "tensorboard",
         "annotate",
+        "video",
         "test",
     }
     core = [text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text]
