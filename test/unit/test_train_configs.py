@@ -38,7 +38,7 @@ def test_it_loads_and_names_what_its_mode_trains_on(path: Path):
     load_label_space(settings.label_space)
     revealed = {"labelled"} if settings.data.budget else set()
     missing = [part for part in PARTS[settings.mode] - revealed if not getattr(settings.data, part)]
-    given_by_hand = {"camvid_day": ["source"], "tufl": ["source", "unlabelled"]}  # their headers say so
+    given_by_hand = {"tufl": ["source", "unlabelled"]}  # its header says so
     assert sorted(missing) == given_by_hand.get(path.stem, [])
     assert settings.training.crop_height <= settings.network.input_height
     assert settings.training.crop_width <= settings.network.input_width
