@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from ssada_core.errors import ConfigError
-from ssada_core.learning.offline import Mode
+from ssada_core.learning.offline_settings import PARTS, Mode, only_parts
 from ssada_core.learning.settings import TrainingSettings, TuflSettings
 from ssada_core.networks.settings import NetworkSettings
 from ssada_core.settings import Settings, merge, nearest, parse_settings
@@ -145,5 +145,6 @@ class BenchSettings(Settings):
             values["iterations"] = self.quick_iterations
         source = f"modes.{chosen.mode} with variant '{chosen.variant}'"
         training = parse_settings(TrainingSettings, values, source=source)
+        training = only_parts(training, PARTS[chosen.mode] if chosen.mode is not None else frozenset())
         own_tufl = {"iterations": training.iterations, **own_tufl}
         return training, parse_settings(TuflSettings, merge(self.tufl.model_dump(), own_tufl), source=source)

@@ -54,8 +54,18 @@ class OfflineSettings(Settings):
     )
 
     def effective_training(self) -> TrainingSettings:
-        """What the mode trains by: TUFL has its own length, learning rate, weight decay and batch norm."""
+        """What the mode trains by: only its own parts; TUFL has its own length, learning rate, decay and batch norm."""
+        training = only_parts(self.training, PARTS[self.mode])
         if self.mode != "tufl":
-            return self.training
+            return training
         own = ("iterations", "learning_rate", "weight_decay", "freeze_batch_norm")
-        return self.training.model_copy(update={name: getattr(self.tufl, name) for name in own})
+        return training.model_copy(update={name: getattr(self.tufl, name) for name in own})
+
+
+def only_parts(training: TrainingSettings, parts: frozenset[str]) -> TrainingSettings:
+    """``training`` with a batch of 0 for every other part.
+
+    Partly labelled frames would else have an unlabelled loss (METHOD §7) in a training that is to be supervised.
+    """
+    others = {"source", "labelled", "unlabelled"} - parts
+    return training.model_copy(update={f"{part}_batch": 0 for part in others})

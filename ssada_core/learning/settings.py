@@ -143,10 +143,11 @@ class TrainingSettings(Settings):
     )
     threshold: float = Field(0.0, ge=0, le=1, description="Tau of the fixed confidence test.")
     sparse_share: float = Field(
-        0.05,
+        0.25,
         ge=0,
         le=1,
-        description="Labelled frames with more than this share unlabelled are unlabelled frames there.",
+        description="Labelled frames with more than this share unlabelled are unlabelled frames there; below it the "
+        "rest is taken for what belongs to no class.",
     )
 
     mixing: MixingSettings = Field(default_factory=MixingSettings)

@@ -95,6 +95,9 @@ def test_modes_and_variants_change_what_a_run_trains_by(tmp_path: Path) -> None:
     )
     plain, tufl = settings.training_of(recipe("ssada_25"), seed=5)
     assert (plain.labelled_batch, plain.seed, plain.threads, tufl.iterations) == (2, 5, 1, 2)
+    joint, _ = settings.training_of(recipe("joint_25"), seed=5)
+    assert plain.unlabelled_batch > 0
+    assert joint.unlabelled_batch == 0, "a baseline must not learn from the unlabelled pixels of its labelled frames"
     hot, _ = settings.training_of(recipe("supervised_25@hot"), seed=0)
     assert (hot.labelled_batch, hot.learning_rate, hot.mixing.mode) == (4, 0.1, "single")
     assert settings.training_of(recipe("tufl_0"), seed=0)[1].learning_rate == 0.001

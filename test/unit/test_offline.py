@@ -49,6 +49,17 @@ def test_a_mode_names_the_data_it_lacks(tmp_path, mode, missing):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "batches"),
+    [("source", (1, 0, 0)), ("supervised", (0, 2, 0)), ("joint", (1, 2, 0)), ("ssada", (1, 2, 1)), ("tufl", (1, 0, 1))],
+)
+def test_a_mode_trains_on_its_own_parts_only(tmp_path, mode, batches):
+    # Also where labels are sparse: a supervised training that learns from unlabelled pixels is none.
+    steps = TRAINING.model_copy(update={"source_batch": 1, "labelled_batch": 2, "unlabelled_batch": 1})
+    training = settings(tmp_path, mode=mode, training=steps).effective_training()
+    assert (training.source_batch, training.labelled_batch, training.unlabelled_batch) == batches
+
+
 def test_source_free_training_is_a_mode(tmp_path):
     data = DataSettings(labelled=NIGHT, unlabelled=NIGHT)
     result, manifest = train(settings(tmp_path, mode="ssada", data=data), command="test")
