@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-slow test-cuda chaos docs clean
+.PHONY: help setup demo test test-slow test-cuda chaos sbom docs clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,5 +34,10 @@ chaos: setup ## The real system under a seeded storm of faults: make chaos MINUT
 docs: setup ## Write what follows from the code again: config/ssada.yaml, schemas, README's tables
 	$(BIN)/python scripts/generate.py
 
+sbom: setup ## Software bill of materials of the environment (CycloneDX): out/sbom.json
+	@test -x $(VENV)-sbom/bin/cyclonedx-py || { $(PYTHON) -m venv $(VENV)-sbom && $(VENV)-sbom/bin/pip install --quiet cyclonedx-bom==7.5.0; }
+	@mkdir -p out
+	$(VENV)-sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file out/sbom.json $(BIN)/python
+
 clean: ## Remove the virtual environment and what runs left behind
-	rm -rf $(VENV) out build install log
+	rm -rf $(VENV) $(VENV)-sbom out build install log

@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 PACKAGE = "ssada_ros"
 TORCH = ["torch>=2.2", "torchvision>=0.17"]
+SIGNATURE = ["cryptography>=41"]
 ANNOTATE = ["fastapi>=0.110", "uvicorn>=0.29"]
 
 
@@ -74,6 +75,8 @@ setup(
         # Takes the place of onnxruntime, which must be uninstalled: both hold the same module.
         "cuda": ["onnxruntime-gpu>=1.17"],
         "openvino": ["openvino>=2024.4", "nncf>=3.0"],
+        "signature": SIGNATURE,
+        "sbom": ["cyclonedx-bom>=4.0"],
         "tensorboard": ["tensorboard>=2.14"],
         "annotate": ANNOTATE,
         "video": ["av>=12"],
@@ -89,6 +92,7 @@ setup(
             "types-psutil",
             "tensorboard>=2.14",
             *ANNOTATE,
+            *SIGNATURE,
             "av>=12",
             "playwright>=1.40",
             "colcon-core",

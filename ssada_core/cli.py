@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, replay, train
+from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, pool, replay, train
 
 app = common.make_app("Road segmentation that learns the road it drives on. Every command has --help with an example.")
 app.command("annotate")(annotate.command)
@@ -14,7 +14,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data_check.app, name="data")
 app.add_typer(data.bag, name="bag")
 app.add_typer(data.source, name="source")
-app.add_typer(data.pool, name="pool")
+app.add_typer(pool.app, name="pool")
 app.add_typer(bench.app, name="bench")
 
 

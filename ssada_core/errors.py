@@ -30,6 +30,10 @@ class BagError(DataError):
     """A recording that cannot be read or written."""
 
 
+class PrivacyError(DataError):
+    """A frame in which faces and plates could not be looked for, and which therefore must not be kept."""
+
+
 class LabelError(DataError):
     """A label that is refused (size, dtype, class ids, nothing labelled)."""
 

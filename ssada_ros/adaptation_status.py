@@ -40,6 +40,8 @@ def _pool(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
         "audit_labels": status["audit_labels"],
     }
     held = counts["held"]
+    if status["pool_trouble"]:
+        return diagnostics.status(f"{node}: pool", diagnostics.ERROR, status["pool_trouble"], values)
     if held:
         return diagnostics.status(f"{node}: pool", diagnostics.WARN, f"{held} labels are held: look at them", values)
     words = "paused" if status["paused"] else f"{counts['queried']} queries wait for a human"

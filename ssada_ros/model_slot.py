@@ -17,6 +17,7 @@ from ssada_core.labels import LabelSpace
 from ssada_core.store.model_files import read_manifest
 from ssada_core.store.models import resolve_model
 from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
+from ssada_core.store.signature import verify_signature
 
 PREPARE_NICE = 5
 """Nice value of the preparing thread. Not SCHED_IDLE: it shares the interpreter lock with the frame path,
@@ -42,19 +43,31 @@ class LoadedModel:
     created: str
 
 
-def load_model(model_dir: Path, settings: EngineSettings, log: Callable[[str], None]) -> LoadedModel:
+def load_model(
+    model_dir: Path, settings: EngineSettings, log: Callable[[str], None], trusted_key: str = ""
+) -> LoadedModel:
     """Load a model directory; the engine is warm.
+
+    Args:
+        model_dir: the model.
+        settings: of the engine.
+        log: gets one line that says what runs.
+        trusted_key: public key by which the model must be signed; empty asks for none.
 
     Raises:
         SsadaError: if the model or the backend cannot be used.
     """
+    if trusted_key:
+        verify_signature(model_dir, Path(trusted_key))
     manifest = read_manifest(model_dir)
     space = manifest.labels()
     engine = load_engine(model_dir, settings, log=log)
     return LoadedModel(manifest.version, engine, space, space.palette_bgr(), manifest.created)
 
 
-def open_model(reference: str, settings: EngineSettings, log: Callable[[str], None]) -> tuple[Path, LoadedModel, str]:
+def open_model(
+    reference: str, settings: EngineSettings, log: Callable[[str], None], trusted_key: str = ""
+) -> tuple[Path, LoadedModel, str]:
     """Load what a reference means; of a registry whose current version cannot be loaded, one that ran before it.
 
     Masks by an older model are worth more than none.
@@ -67,18 +80,20 @@ def open_model(reference: str, settings: EngineSettings, log: Callable[[str], No
     """
     try:
         folder = resolve_model(reference)
-        return folder, load_model(folder, settings, log), ""
+        return folder, load_model(folder, settings, log, trusted_key), ""
     except (ModelError, EngineError, StoreError) as error:
         for version in ModelRegistry(reference).fallbacks() if Path(reference, CURRENT_FILE).is_file() else []:
-            found = _try_version(Path(reference, version), settings, log)
+            found = _try_version(Path(reference, version), settings, log, trusted_key)
             if found is not None:
                 return Path(reference, version), found, f"{version} runs in place of the current model: {error}"
         raise
 
 
-def _try_version(folder: Path, settings: EngineSettings, log: Callable[[str], None]) -> LoadedModel | None:
+def _try_version(
+    folder: Path, settings: EngineSettings, log: Callable[[str], None], trusted_key: str
+) -> LoadedModel | None:
     try:
-        return load_model(folder, settings, log)
+        return load_model(folder, settings, log, trusted_key)
     except (ModelError, EngineError) as error:
         log(str(error))
         return None

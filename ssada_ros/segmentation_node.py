@@ -96,8 +96,8 @@ class SegmentationNode(ManagedNode):
         self._undo_configure.close()
 
     def _open_slot(self, undo: ExitStack) -> ModelSlot:
-        logger = self.get_logger()
-        self._model_dir, model, trouble = open_model(self.settings.model, self.settings.engine, logger.info)
+        logger, settings = self.get_logger(), self.settings
+        self._model_dir, model, trouble = open_model(settings.model, settings.engine, logger.info, settings.trusted_key)
         if trouble:
             logger.error(trouble)
         slot = ModelSlot(model, self._load_version, logger.error, trouble)
@@ -176,7 +176,8 @@ class SegmentationNode(ManagedNode):
         folder: Path = self._model_dir.parent
         if not (folder / CURRENT_FILE).is_file():
             raise ModelError(f"{self._model_dir} is in no registry: set the parameter 'model' to the registry's folder")
-        return load_model(ModelRegistry(folder).path(version), self.settings.engine, self.get_logger().info)
+        path, settings = ModelRegistry(folder).path(version), self.settings
+        return load_model(path, settings.engine, self.get_logger().info, settings.trusted_key)
 
     def _on_promoted(self, message: String) -> None:
         try:

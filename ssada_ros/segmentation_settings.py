@@ -24,6 +24,7 @@ class SegmentationSettings(CameraInputSettings):
         "or the name of a shipped model.",
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    trusted_key: str = Field("", description="Public key without whose signature no model is run; empty: none.")
     follow_promotions: bool = Field(True, description="Swap to versions announced on ssada/promoted.")
     rate: float = Field(
         0.0, ge=0.0, le=1000.0, description="Masks per second and camera at most; 0 for all. May change while running."

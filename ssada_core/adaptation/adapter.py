@@ -202,6 +202,7 @@ class Adapter:
                 "paused": self._paused,
                 "pool": dict(stats.counts),
                 "pool_bytes": stats.image_bytes,
+                "pool_trouble": self.pool.trouble,
                 "budget": self.settings.cycle.budget,
                 "asked": sum(stats.counts[state] for state in ASKED_STATES),
                 "labels": stats.counts["labelled"],

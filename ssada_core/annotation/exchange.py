@@ -13,6 +13,7 @@ from ssada_core.annotation.cvat import CvatMasks
 from ssada_core.annotation.masks import Item, MaskFormat
 from ssada_core.annotation.plain import CityscapesMasks, PlainMasks
 from ssada_core.annotation.submit import SubmitResult, submit
+from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import ConfigError, DataError
 from ssada_core.settings import nearest
@@ -28,10 +29,13 @@ CONTENTS: Mapping[str, tuple[State, ...]] = {
 """What may leave the pool: open questions with the model's predictions, labelled frames with their labels, or both."""
 
 
-def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str) -> int:
+def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str, hider: Hider | None = None) -> int:
     """Write frames and masks for another tool; returns how many frames.
 
+    What ``hider`` finds is hidden in the frames that are written, not in those of the pool.
+
     Raises:
+        PrivacyError: if a detector fails; its frame is not written.
         ConfigError: if there is no such format or content.
         DataError: if nothing is to be written.
         StoreError: if the pool cannot be read, or the disk refuses.
@@ -41,13 +45,15 @@ def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str) -
     records = [record for record in pool.frames(states=CONTENTS[content]) if record.query_id is not None]
     if not records:
         raise DataError(f"{pool.root} has no frames to export ({content}): see `ssada pool stats`")
-    return mask_format(format_name).write(out, items(pool, records), pool.label_space)
+    return mask_format(format_name).write(out, items(pool, records, hider), pool.label_space)
 
 
-def items(pool: FramePool, records: Sequence[FrameRecord]) -> Iterator[Item]:
+def items(pool: FramePool, records: Sequence[FrameRecord], hider: Hider | None = None) -> Iterator[Item]:
     """Frames of the pool, each with its label or else the model's prediction."""
     for record in records:
-        yield Item(str(record.query_id), pool.image_bytes(record), _start(pool, record))
+        jpeg = pool.image_bytes(record)
+        kept = hider.hide_jpeg(jpeg, pool.settings.jpeg_quality) if hider is not None else jpeg
+        yield Item(str(record.query_id), kept, _start(pool, record))
 
 
 def import_masks(

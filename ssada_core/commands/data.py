@@ -1,26 +1,20 @@
-"""``ssada bag``, ``ssada source`` and ``ssada pool``."""
+"""``ssada bag`` and ``ssada source``."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ssada_core.annotation.exchange import export_pool, import_masks
-from ssada_core.annotation.submit import SubmitResult
 from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
 from ssada_core.data.bags import bag_info, create_bag
 from ssada_core.data.lists import DirectorySamples, open_samples
 from ssada_core.data.source_pack import create_pack
-from ssada_core.errors import StoreError
 from ssada_core.labels import load_label_space
-from ssada_core.store.pool import FramePool, PoolSettings
 
 bag = make_app("Make and inspect recordings (rosbag2), without ROS.")
 source = make_app("Source packs: what the model knew before, carried along.")
-pool = make_app("Look into a frame pool.")
 
 
 @bag.command("create")
@@ -76,101 +70,3 @@ def source_pack(
     with progress_bar("reading labels") as tell:
         summary = create_pack(open_samples(data, labels), labels, out, frames=frames, seed=seed, progress=tell)
     report(summary, None)
-
-
-@pool.command("stats")
-def pool_stats(
-    path: Annotated[Path, typer.Argument(help="Folder of the pool.")],
-    label_space: LabelsOption = "camvid",
-    json_file: JsonOption = None,
-) -> None:
-    """Count a pool's frames, queries and labels.
-
-    Example: ssada pool stats out/demo/pool
-    """
-    with _open_pool(path, label_space) as opened:
-        stats = opened.stats()
-    report(
-        {
-            "frames": dict(stats.counts),
-            "audit_labelled": stats.audit_labelled,
-            "megabytes": round(stats.image_bytes / 1e6, 1),
-            "cameras": dict(stats.cameras),
-        },
-        json_file,
-    )
-
-
-@pool.command("verify")
-def pool_verify(
-    path: Annotated[Path, typer.Argument(help="Folder of the pool.")], label_space: LabelsOption = "camvid"
-) -> int:
-    """Check files against the database; exit status 1 if something is wrong.
-
-    Example: ssada pool verify out/demo/pool
-    """
-    with _open_pool(path, label_space) as opened:
-        problems = opened.verify()
-    for problem in problems:
-        console.print(problem)
-    console.print(f"{path}: {len(problems)} problems")
-    return 1 if problems else 0
-
-
-@pool.command("export")
-def pool_export(
-    path: Annotated[Path, typer.Argument(help="Folder of the pool.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write, or zip file for cvat.")],
-    format_name: Annotated[str, typer.Option("--format", help="png, cvat or cityscapes.")] = "png",
-    content: Annotated[
-        str, typer.Option("--content", help="open (with the model's predictions), labelled, or all.")
-    ] = "open",
-    label_space: LabelsOption = "camvid",
-) -> None:
-    """Write frames and masks for another labelling tool, or as a data set.
-
-    Example: ssada pool export out/demo/pool queries.zip --format cvat
-    """
-    with _open_pool(path, label_space) as opened:
-        count = export_pool(opened, out, format_name=format_name, content=content)
-    console.print(f"{out}: {count} frames ({content}, {format_name})")
-
-
-@pool.command("import")
-def pool_import(
-    path: Annotated[Path, typer.Argument(help="Folder of the pool.")],
-    masks: Annotated[Path, typer.Argument(help="Folder of masks, or zip file for cvat.")],
-    format_name: Annotated[str, typer.Option("--format", help="png, cvat or cityscapes.")] = "png",
-    annotator: Annotated[str, typer.Option(help="Who made them.")] = "import",
-    confirmed: Annotated[
-        bool, typer.Option("--confirmed", help="Suspicious ones were looked at again: take them.")
-    ] = False,
-    label_space: LabelsOption = "camvid",
-    json_file: JsonOption = None,
-) -> int:
-    """Take in masks by their query ids; every one passes the label check. Exit status 1 if not all were accepted.
-
-    Example: ssada pool import out/demo/pool from_cvat.zip --format cvat --annotator Ada
-    """
-    with _open_pool(path, label_space) as opened:
-        results = import_masks(
-            opened, masks, format_name=format_name, annotator=annotator, confirmed=confirmed, on_result=_tell_result
-        )
-    return _report_results(results, json_file)
-
-
-def _tell_result(result: SubmitResult) -> None:
-    if result.why:
-        console.print(f"{result.query_id}: {result.status}: {result.why}", markup=False, soft_wrap=True)
-
-
-def _report_results(results: list[SubmitResult], json_file: Path | None) -> int:
-    counts = Counter(result.status for result in results)
-    report({status: counts[status] for status in ("accepted", "held", "refused")}, json_file)
-    return 0 if counts["accepted"] == len(results) else 1
-
-
-def _open_pool(path: Path, label_space: str) -> FramePool:
-    if not (path / "pool.sqlite").exists():
-        raise StoreError(f"{path} is no frame pool: it has no pool.sqlite")
-    return FramePool(path, PoolSettings(), label_space=load_label_space(label_space))

@@ -21,8 +21,10 @@ from ssada_core.labels import load_label_space
 from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.import_weights import MIN_SHARE, import_weights
 from ssada_core.store.model_files import seal
+from ssada_core.store.model_files import verify as verify_files
 from ssada_core.store.models import resolve_model, shipped_models
 from ssada_core.store.registry import ModelRegistry
+from ssada_core.store.signature import create_keys, sign, verify_signature
 
 app = make_app("Look after model versions: list, inspect, check, promote, roll back.")
 
@@ -165,7 +167,10 @@ def info(model: Annotated[str, typer.Argument(help="Model reference.")], json_fi
 
 
 @app.command("verify")
-def verify(registry: RegistryArgument) -> int:
+def verify(
+    registry: RegistryArgument,
+    key: Annotated[Path | None, typer.Option(help="Public key: also check that each version is signed by it.")] = None,
+) -> int:
     """Check every file of every version against its hash; exit status 1 if one differs.
 
     Example: ssada models verify out/demo/registry
@@ -173,7 +178,9 @@ def verify(registry: RegistryArgument) -> int:
     models = ModelRegistry(registry)
     for version in models.versions():
         models.verify(version)
-        console.print(f"{version}: all files as in the manifest")
+        if key is not None:
+            verify_signature(models.path(version), key)
+        console.print(f"{version}: all files as in the manifest{', signed' if key is not None else ''}")
     return 0
 
 
@@ -194,6 +201,30 @@ def rollback(registry: RegistryArgument) -> None:
     Example: ssada models rollback out/demo/registry
     """
     console.print(f"current: {ModelRegistry(registry).rollback('asked by hand')}")
+
+
+@app.command("keys")
+def keys(private: Annotated[Path, typer.Argument(help="File of the private key; the public one gets '.pub'.")]) -> None:
+    """Make a pair of keys to sign models with. Keep the private one where only the signer can read it.
+
+    Example: ssada models keys release.pem
+    """
+    console.print(f"{private}: keep it secret; {create_keys(private)}: give it to every vehicle (registry.trusted_key)")
+
+
+@app.command("sign")
+def sign_model(
+    model: Annotated[str, typer.Argument(help="Model folder, or REGISTRY@VERSION.")],
+    key: Annotated[Path, typer.Option(help="Private key, as `ssada models keys` makes it.")],
+) -> None:
+    """Check a model's files and sign them.
+
+    Example: ssada models sign ssada/registry@v0003 --key release.pem
+    """
+    folder = resolve_model(model)
+    verify_files(folder)
+    sign(folder, key)
+    console.print(f"{folder}: signed")
 
 
 def export(

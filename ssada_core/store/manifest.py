@@ -11,6 +11,7 @@ from ssada_core.networks.settings import NetworkSettings
 
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.json.sig"
 
 
 class ModelManifest(BaseModel):

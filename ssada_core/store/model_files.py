@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.files import fsync_directory, sha256_file, store_error, write_atomic
-from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
+from ssada_core.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, WEIGHTS_FILE, ModelManifest
 
 if TYPE_CHECKING:
     import torch
@@ -60,13 +60,13 @@ def write_manifest(folder: Path, manifest: ModelManifest) -> None:
 
 
 def seal(folder: Path, manifest: ModelManifest) -> None:
-    """Write the manifest with the SHA-256 of every other file of the folder.
+    """Write the manifest with the SHA-256 of every other file of the folder. A signature of the one before is void.
 
     Raises:
         StoreError: if a file cannot be read, or the disk refuses.
     """
     names = sorted(str(path.relative_to(folder)) for path in _regular_files(folder))
-    hashes = {name: sha256_file(folder / name) for name in names if name != MANIFEST_FILE}
+    hashes = {name: sha256_file(folder / name) for name in names if name not in (MANIFEST_FILE, SIGNATURE_FILE)}
     write_manifest(folder, manifest.model_copy(update={"files": hashes}))
 
 

@@ -11,18 +11,21 @@ A folder with ``pool.sqlite`` and image files (ARCHITECTURE contracts 2 and 3)::
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from ssada_core.data.compressed import encode_png
+from ssada_core.data.compressed import encode_jpeg, encode_png
+from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.store import pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import make_directory, write_atomic
+from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_intake import Intake
 from ssada_core.store.pool_reader import PoolReader
 from ssada_core.store.pool_records import (
@@ -54,6 +57,7 @@ __all__ = [
 ]
 
 DATABASE_FILE = "pool.sqlite"
+EXPIRE_EVERY_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ class FramePool(PoolReader):
             self.pool_id = identify(self._database, label_space)
             for line in pool_upkeep.clean(self._database, self.root):
                 _log.warning("frame pool %s: %s", self.root, line)
+            self.expire()
         except BaseException:
             self._database.close()
             raise
@@ -109,13 +114,21 @@ class FramePool(PoolReader):
 
         Returns:
             The record where it was stored, and why or why not: ``stored``, ``rate`` (not due), ``standstill``,
-            ``duplicate``, ``full`` (frames that were asked for fill the pool), ``disk`` (too little disk free).
+            ``duplicate``, ``full`` (frames that were asked for fill the pool), ``disk`` (too little disk free),
+            ``privacy`` (nobody could look for faces and plates in it).
 
         Raises:
             DataError: if there is no image, or it is not one.
             StoreError: if the pool cannot be written for another reason than room.
         """
+        if time.monotonic() - self._expired_at > EXPIRE_EVERY_S:
+            self.expire()
         return self._intake.add(image, jpeg, camera, stamp_ns)
+
+    @property
+    def trouble(self) -> str:
+        """Why frames are not stored at present; "" where they are, or need not be."""
+        return self._intake.trouble
 
     # What models say
 
@@ -228,6 +241,45 @@ class FramePool(PoolReader):
         return record
 
     # Upkeep
+
+    def hide(self, frame_id: int, hider: Hider) -> int:
+        """Hide what ``hider`` finds in a stored frame: for frames that came in before anything looked for it.
+
+        Returns:
+            How many places were hidden; 0 leaves the frame as it is.
+
+        Raises:
+            PrivacyError: if a detector fails; the frame stays as it is.
+            StoreError: if the frame has gone, or the disk refuses.
+        """
+        record = self.get(frame_id)
+        image, found = hider.hide(self.image(record))
+        if found:
+            data = encode_jpeg(image, self.settings.jpeg_quality)
+            file = pool_upkeep.next_name(record.image_file)
+            with self._database.transaction(durable=True):
+                write_atomic(self.root / file, data)
+                self._database.execute(
+                    "UPDATE frames SET image_file=?, bytes=?, thumbnail=? WHERE id=?",
+                    (file, len(data), thumbnail(image).tobytes(), frame_id),
+                )
+            pool_upkeep.delete_files(self.root, [record.image_file])
+        return found
+
+    def expire(self) -> int:
+        """Purge what is older than ``retention_days``; returns how many frames that were. Done when opened and hourly.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        self._expired_at = time.monotonic()
+        expired, doubt = pool_upkeep.expired(self._database, self.settings.retention_days)
+        if doubt:
+            _log.warning("frame pool %s: %s", self.root, doubt)
+        elif expired:
+            _log.warning("frame pool %s: %d frames are older than retention_days and purged", self.root, len(expired))
+            return self.purge(expired)
+        return 0
 
     def purge(self, frame_ids: Sequence[int]) -> int:
         """Delete frames with everything that belongs to them, labels too. The one way to lose a label.

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from ssada_core.data.compressed import decode_compressed, encode_jpeg, sniff
+from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
-from ssada_core.errors import DataError, EncodingError
+from ssada_core.errors import DataError, EncodingError, PrivacyError
 from ssada_core.store import pool_queries, pool_upkeep
 from ssada_core.store.files import DiskFullError, make_directory, write_atomic
 from ssada_core.store.pool_filters import RateLimiter, ThumbnailIndex, judge, thumbnail
@@ -33,6 +34,9 @@ class Intake:
         self._limits: dict[str, RateLimiter] = {}
         self._indices: dict[str, ThumbnailIndex] = {}
         self._told: str | None = None
+        self._hider = Hider(settings.privacy)
+        self.trouble = ""
+        """Why the newest frame that was due was not stored, where that is not as it should be."""
 
     def add(self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int) -> Added:
         """See :meth:`FramePool.add`."""
@@ -40,19 +44,25 @@ class Intake:
             if not self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns):
                 return Added(None, "rate")
             pixels = _pixels(image, jpeg)
-            data = jpeg if jpeg is not None else encode_jpeg(pixels, self._settings.jpeg_quality)
             try:
+                if self._hider.active:
+                    pixels, hidden = self._hider.hide(pixels)
+                    jpeg = None if hidden else jpeg
+                data = jpeg if jpeg is not None else encode_jpeg(pixels, self._settings.jpeg_quality)
                 added = self._store(pixels, data, camera, stamp_ns)
+            except PrivacyError as error:
+                return self._refuse("privacy", str(error))
             except pool_upkeep.NoRoomError as error:
-                return self._no_room(error.reason, str(error))
+                return self._refuse(error.reason, str(error))
             except DiskFullError as error:
-                return self._no_room("disk", str(error))
-            self._told = None
+                return self._refuse("disk", str(error))
+            self._told, self.trouble = None, ""
             return added
 
-    def _no_room(self, reason: Literal["full", "disk"], why: str) -> Added:
+    def _refuse(self, reason: Literal["full", "disk", "privacy"], why: str) -> Added:
+        self.trouble = f"frames are no longer stored: {why}"
         if self._told != reason:  # said once, not with every frame
-            _log.warning("frames are no longer stored: %s", why)
+            _log.warning("%s", self.trouble)
         self._told = reason
         return Added(None, reason)
 

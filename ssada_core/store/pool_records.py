@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ssada_core.data.privacy import PrivacySettings
 from ssada_core.settings import Settings
 
 State = Literal["buffered", "queried", "labelled", "held", "skipped", "rejected"]
 STATES: tuple[State, ...] = get_args(State)
 
-AddReason = Literal["stored", "rate", "standstill", "duplicate", "full", "disk"]
+AddReason = Literal["stored", "rate", "standstill", "duplicate", "full", "disk", "privacy"]
 
 
 class PoolSettings(Settings):
@@ -43,6 +44,12 @@ class PoolSettings(Settings):
     )
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of frames that did not come as JPEG.")
     vehicle: str = Field("", max_length=200, description="Name of the vehicle, kept with each frame.")
+    retention_days: float = Field(
+        0.0,
+        ge=0,
+        description="Days after which every frame goes, asked for or not, with its labels; 0 keeps what was asked for.",
+    )
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Database:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA foreign_keys=ON")
+            self._connection.execute("PRAGMA secure_delete=ON")  # what was purged is also gone from the file
             self._connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
         with self.transaction(durable=True):
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])

@@ -116,6 +116,26 @@ def _aged(database: Database, days: float) -> list[sqlite3.Row]:
     )
 
 
+def expired(database: Database, days: float) -> tuple[list[int], str]:
+    """Frames older than ``days`` (0: none are), or why they are not believed to be."""
+    if days <= 0:
+        return [], ""
+    limit = time.time_ns() - int(days * _DAY_NS)
+    old = database.rows("SELECT id FROM frames WHERE stored_at BETWEEN ? AND ?", (_CLOCK_SET_NS, limit))
+    newest = database.row("SELECT MAX(stored_at) AS at FROM frames")
+    if old and newest is not None and newest["at"] <= limit:
+        # A wall clock that jumped ahead must not cost every label there is.
+        return [], "all frames are older than retention_days: if the clock is right, run 'ssada pool purge'"
+    return [row["id"] for row in old], ""
+
+
+def next_name(file: str) -> str:
+    """Another name for a frame's file, so that old and new are never one half of each."""
+    path = Path(file)
+    stem, _, number = path.stem.partition("-")
+    return str(path.with_name(f"{stem}-{int(number or 0) + 1}{path.suffix}"))
+
+
 def _oldest(database: Database) -> Iterator[sqlite3.Row]:
     last = 0
     while page := database.rows(

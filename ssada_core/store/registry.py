@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.settings import Settings, nearest
-from ssada_core.store import model_files, version_folders
+from ssada_core.store import model_files, signature, version_folders
 from ssada_core.store.files import fsync_directory, make_directory, read_json, write_json
 from ssada_core.store.journal import Journal, replay, utc_now
 from ssada_core.store.manifest import ModelManifest
@@ -36,10 +36,14 @@ _log = logging.getLogger(__name__)
 
 
 class RegistrySettings(Settings):
-    """How many versions stay."""
+    """How many versions stay, and whose signature they need."""
 
     keep: int = Field(
         10, ge=1, description="Newest versions that stay; the current, the one before and the first always stay."
+    )
+    signing_key: str = Field("", description="Private key (PEM, Ed25519) that signs what is promoted; empty: none.")
+    trusted_key: str = Field(
+        "", description="Public key without whose signature nothing is promoted or rolled back to; empty: none."
     )
 
 
@@ -203,11 +207,11 @@ class ModelRegistry:
             decision: the gate's decision in figures and words, kept beside the version and in the history.
 
         Raises:
-            ModelError: if there is no such version, or a file of it is damaged.
+            ModelError: if there is no such version, a file of it is damaged, or the signature asked for is missing.
             StoreError: if the disk refuses.
         """
         with version_folders.locked(self.root):
-            self.verify(version)
+            self._admit(version)
             before = self._current()
             if decision is not None:
                 write_json(self.path(version) / DECISION_FILE, dict(decision))
@@ -231,9 +235,18 @@ class ModelRegistry:
             if not earlier:
                 raise StoreError(f"{self.root}: nothing to roll back to, no other version was promoted: promote one")
             version = str(earlier[-1])
-            self.verify(version)
+            self._admit(version)
             self._switch("rollback", version, earlier[:-1], {"reason": reason} if reason else None)
         return version
+
+    def _admit(self, version: str) -> None:
+        """Check everything that a version must have to become the current one; sign it, where this registry signs."""
+        folder = self.path(version)
+        model_files.verify(folder)
+        if self.settings.signing_key:
+            signature.sign(folder, Path(self.settings.signing_key))
+        if self.settings.trusted_key:
+            signature.verify_signature(folder, Path(self.settings.trusted_key))
 
     def fallbacks(self) -> list[str]:
         """What may run where the current version cannot: those that were promoted before, newest first, and the first.
@@ -272,7 +285,7 @@ class ModelRegistry:
 
     def _is_sound(self, version: str) -> bool:
         try:
-            self.verify(version)
+            self._admit(version)
         except ModelError:
             return False
         return True
