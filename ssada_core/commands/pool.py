@@ -164,15 +164,13 @@ def purge(
 @app.command("hide")
 def hide(
     path: PoolArgument,
-    detector: Annotated[
-        list[str], typer.Option(help="module:function, FILE.xml, haar:NAME or FILE.onnx; may be given again.")
-    ],
+    detector: Annotated[list[str], typer.Option(help="module:function, FILE.xml or FILE.onnx; may be given again.")],
     label_space: LabelsOption = "camvid",
     json_file: JsonOption = None,
 ) -> None:
     """Hide faces and plates in the frames of a pool that came in before anything looked for them.
 
-    Example: ssada pool hide ssada/pool --detector haar:haarcascade_frontalface_default
+    Example: ssada pool hide ssada/pool --detector faces.xml --detector plates.xml
     """
     hider = Hider(PrivacySettings(detectors=detector))
     changed = places = 0

@@ -35,8 +35,8 @@ class PrivacySettings(Settings):
 
     detectors: list[str] = Field(
         default_factory=list,
-        description="What finds faces and plates: module:function, a Haar cascade (FILE.xml, or haar:NAME of OpenCV's "
-        "own), or FILE.onnx. Where one fails nothing is stored. Empty: frames are stored as they are.",
+        description="What finds faces and plates: module:function, a Haar cascade (FILE.xml) or FILE.onnx. Where one "
+        "fails nothing is stored. Empty: frames are stored as they are.",
     )
     method: Literal["pixelate", "blur", "fill"] = Field("pixelate", description="How what was found is hidden.")
     grow: float = Field(0.15, ge=0, le=2, description="Share of its size by which a found box is enlarged, each side.")
@@ -124,11 +124,11 @@ def load_detector(name: str, min_score: float) -> Detector:
     """
     if name.endswith(".onnx"):
         return _onnx(Path(name), min_score)
-    if name.endswith(".xml") or name.startswith("haar:"):
-        return _haar(name)
+    if name.endswith(".xml"):
+        return _haar(Path(name))
     module, separator, function = name.partition(":")
     if not separator:
-        raise PrivacyError(f"privacy detector '{name}': give module:function, FILE.xml, haar:NAME or FILE.onnx")
+        raise PrivacyError(f"privacy detector '{name}': give module:function, FILE.xml or FILE.onnx")
     try:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:
@@ -139,18 +139,15 @@ def load_detector(name: str, min_score: float) -> Detector:
     return detector
 
 
-def _haar(name: str) -> Detector:
-    path = Path(name)
-    if name.startswith("haar:"):
-        path = Path(cv2.data.haarcascades) / f"{name.removeprefix('haar:')}.xml"
+def _haar(path: Path) -> Detector:
     if not path.is_file():
-        raise PrivacyError(f"privacy detector '{name}': there is no {path}: give a Haar cascade that exists")
+        raise PrivacyError(f"privacy detector '{path}' does not exist: give a Haar cascade in XML")
     try:
         cascade = cv2.CascadeClassifier(str(path))
-    except cv2.error as error:
-        raise PrivacyError(f"privacy detector '{name}' is no Haar cascade ({_say(error)}): give another") from error
+    except (cv2.error, SystemError) as error:  # what OpenCV's bindings raise depends on the release
+        raise PrivacyError(f"privacy detector '{path}' is no Haar cascade: give another file") from error
     if cascade.empty():
-        raise PrivacyError(f"privacy detector '{name}' is no Haar cascade: give another file")
+        raise PrivacyError(f"privacy detector '{path}' is no Haar cascade: give another file")
 
     def detect(image: Array) -> Any:  # noqa: ANN401 (whatever OpenCV gives is checked by the caller)
         return cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), scaleFactor=1.1, minNeighbors=3)
