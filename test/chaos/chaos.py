@@ -118,7 +118,7 @@ def run(options: argparse.Namespace, seed: int) -> int:
 
 def judge(stage, watch, annotator, storm, checks, end: float, options) -> tuple[dict, list[str]]:
     """Figures, and the invariants that do not hold."""
-    seen = checks.masks(watch.seen, storm.log, end)
+    seen = checks.masks(watch.seen, storm.log, storm.begun, end)
     broken = [*annotator.errors, *checks.left_behind(stage)]
     if seen["share"] < options.share:
         broken.append(f"masks for {seen['share']:.1%} of the frames, {options.share:.0%} are asked")
@@ -126,7 +126,8 @@ def judge(stage, watch, annotator, storm, checks, end: float, options) -> tuple[
         broken.append(f"{seen['longest_wait_s']:.1f} s from a kill or stop to the next mask")
     kept, lost = checks.stores(stage, annotator.ledger)
     models, worse = checks.models(stage)
-    return {"faults": storm.log.done, "masks": seen, "stores": kept, "models": models}, broken + lost + worse
+    figures = {"faults": storm.log.done, "storm": storm.log.told, "masks": seen, "stores": kept, "models": models}
+    return figures, broken + lost + worse
 
 
 def progress(watch, annotator, storm) -> str:

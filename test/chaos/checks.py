@@ -35,32 +35,35 @@ class Report:
     broken: list[str]
 
 
-def masks(seen: Seen, log: Log, end: float) -> dict[str, float]:
+def masks(seen: Seen, log: Log, begun: float, end: float) -> dict[str, object]:
     """Share of frames with a mask while segmentation served, and the longest wait for a mask after an outage.
 
     It serves from its first mask (again) to its next outage. A wait counts from the end of the outage's reason, and
-    only where frames came.
+    only where frames came. Frames without a mask are listed, in seconds from the storm's beginning.
     """
     answered = sorted(seen.masks.values())
     frames = sorted(seen.frames.items(), key=lambda item: item[1])
-    begin, served, with_mask, waits = (answered[0] if answered else end), 0, 0, []
+    begin, served = (answered[0] if answered else end), 0
+    missing: list[float] = []
+    waits: list[float] = []
     for start, until in [(outage.start, outage.until) for outage in log.outages] + [(end, end)]:
-        stamps = [stamp for stamp, at in frames if begin <= at <= start - SETTLED_S]
-        served += len(stamps)
-        with_mask += sum(stamp in seen.masks for stamp in stamps)
+        shown = [(stamp, at) for stamp, at in frames if begin <= at <= start - SETTLED_S]
+        served += len(shown)
+        missing += [round(at - begun, 2) for stamp, at in shown if stamp not in seen.masks]
         if start == end:
             break
-        shown = {stamp: at for stamp, at in frames if at > until}
-        back = min((seen.masks[stamp] for stamp in shown if stamp in seen.masks), default=end)
-        first_frame = min(shown.values(), default=back)
+        after = {stamp: at for stamp, at in frames if at > until}
+        back = min((seen.masks[stamp] for stamp in after if stamp in seen.masks), default=end)
+        first_frame = min(after.values(), default=back)
         waits.append(max(0.0, back - max(until, first_frame)))
         begin = back
     return {
         "frames": served,
-        "masks": with_mask,
-        "share": with_mask / served if served else 0.0,
+        "masks": served - len(missing),
+        "share": 1.0 - len(missing) / served if served else 0.0,
         "longest_wait_s": max(waits, default=0.0),
         "outages": len(waits),
+        "without_mask": missing,
     }
 
 

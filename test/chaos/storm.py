@@ -69,6 +69,7 @@ class Log:
     """What the storm did."""
 
     done: dict[str, int] = field(default_factory=dict)
+    told: list[tuple[float, str]] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
 
 
@@ -104,7 +105,7 @@ class Storm:
         self._todo = [(start + blow.at_s, blow) for blow in blows]
         self._ends: list[tuple[float, Callable[[], object]]] = []
         self._random = random.Random(len(blows))
-        self._start = start
+        self.begun = start
         self.log = Log()
 
     def over(self) -> bool:
@@ -120,6 +121,7 @@ class Storm:
             _, blow = self._todo.pop(0)
             what = blow.what if self._strike(blow, now) else f"{blow.what} (nobody there)"
             self.log.done[what] = self.log.done.get(what, 0) + 1
+            self.log.told.append((round(now - self.begun, 2), what))
 
     def _strike(self, blow: Blow, now: float) -> bool:
         verb, _, victim = blow.what.partition(" ")

@@ -82,6 +82,8 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
         "cuda",
         "tensorboard",
         "annotate",
+        "signature",
+        "sbom",
         "video",
         "test",
     }
