@@ -16,11 +16,16 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 
+import ros_fixtures
 from adaptation_fixtures import DRIVE, POOL, SECOND, TRAINING, adaptation_settings, fill_pool, make_registry, wait_until
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
 
 from ssada_core.adaptation.adapter import Adapter
+from ssada_ros import qos
 from ssada_ros.adaptation_status import adaptation_statuses
+from ssada_ros.conversions import fill_image, make_header
+from ssada_ros.segmentation_node import SegmentationNode
 
 
 class Silent:
@@ -115,3 +120,36 @@ def test_a_worker_that_is_killed_again_and_again_is_shown(tmp_path):
         assert "the machine ran out of memory" in shown.message
     finally:
         adapter.close()
+
+
+def test_masks_come_again_with_the_camera(tmp_path, ros_domain):
+    registry = ros_fixtures.make_registry(tmp_path)
+    parameters = {"model": registry.root, "engine__backend": "torch", "engine__threads": 1, "silence_s": 1.0}
+    with ros_fixtures.Bench(SegmentationNode, **parameters) as bench:
+        bench.node.trigger_configure()
+        bench.node.trigger_activate()
+        arrays = bench.watch(DiagnosticArray, "/diagnostics", qos.reliable_profile(depth=50))
+        masks = bench.watch(Image, "/segmentation_node/camera/mask", qos.latest_profile())
+
+        def level():
+            status = ros_fixtures.newest(arrays, ": camera")
+            return status and status.level
+
+        for _ in range(2):  # it goes, and comes back as another publisher, as a restarted driver does
+            drive_and_vanish(bench, masks, level)
+            assert "no frame for" in ros_fixtures.newest(arrays, ": camera").message
+
+
+def drive_and_vanish(bench, masks, level):
+    """A camera until there are masks of it and the diagnostics are content; then none until they are not."""
+    camera = bench.watcher.create_publisher(Image, "camera/image", qos.latest_profile(reliability="reliable"))
+    before = len(masks)
+
+    def drive():
+        header = make_header(len(masks) * SECOND, "front")
+        camera.publish(fill_image(Image(), ros_fixtures.night(len(masks) % 6)[0], "bgr8", header))
+
+    bench.until(lambda: len(masks) >= before + 3, every=drive)
+    bench.until(lambda: level() == DiagnosticStatus.OK, every=drive)
+    bench.watcher.destroy_publisher(camera)
+    bench.until(lambda: level() == DiagnosticStatus.ERROR)
