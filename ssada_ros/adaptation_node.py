@@ -37,6 +37,7 @@ from ssada_ros.lifecycle import ManagedNode, run_node
 from ssada_ros.mailbox import Delivery
 from ssada_ros.node_thread import NodeThread
 from ssada_ros.parameters import declare_settings
+from ssada_ros.pool_room import pool_room
 from ssada_ros.qos import latched_profile, query_profile, reliable_profile
 
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -221,7 +222,9 @@ class AdaptationNode(ManagedNode):
         trouble = self._loop.trouble() if self._loop is not None else ""
         status = {**self._configured().status(), "trouble": trouble}
         self._status.publish(String(data=json.dumps(status)))
-        self._diagnostics.publish(diagnostics.diagnostic_array(self, adaptation_statuses(self.get_name(), status)))
+        room = pool_room(self.settings.pool_dir, self.settings.pool, status["pool"], status["pool_bytes"])
+        statuses = adaptation_statuses(self.get_name(), {**status, "room": room})
+        self._diagnostics.publish(diagnostics.diagnostic_array(self, statuses))
 
     def _on_thread_failure(self, failure: Exception) -> None:
         """Say it where it is looked for; then the process ends with the traceback."""

@@ -30,10 +30,12 @@ def _work(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
 
 
 def _pool(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
-    counts = status["pool"]
+    counts, room = status["pool"], status.get("room", {})
     values = {
         **{f"frames_{state}": count for state, count in counts.items()},
         "megabytes": status["pool_bytes"] / 1e6,
+        **room,
+        "queries_open": counts["queried"],
         "budget": status["budget"],
         "asked": status["asked"],
         "labels": status["labels"],
@@ -44,6 +46,9 @@ def _pool(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
         return diagnostics.status(f"{node}: pool", diagnostics.ERROR, status["pool_trouble"], values)
     if held:
         return diagnostics.status(f"{node}: pool", diagnostics.WARN, f"{held} labels are held: look at them", values)
+    if room.get("disk_is_short"):
+        words = "less of the disk is free than pool.keep_free_share: new frames may not be stored"
+        return diagnostics.status(f"{node}: pool", diagnostics.WARN, words, values)
     words = "paused" if status["paused"] else f"{counts['queried']} queries wait for a human"
     return diagnostics.status(f"{node}: pool", diagnostics.OK, words, values)
 

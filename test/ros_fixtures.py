@@ -24,22 +24,22 @@ SIZE = (96, 160)
 WATCHED_THREADS = {"inference", "prepare-model", "adaptation"}
 
 
-def lively_weights(seed):
+def lively_weights(seed, settings=NETWORK):
     """Weights of a network that favours several classes and differs from seed to seed."""
     torch.manual_seed(seed)
-    network = build_network(NETWORK, CAMVID.num_classes, pretrained=False).train()
+    network = build_network(settings, CAMVID.num_classes, pretrained=False).train()
     generator = torch.Generator().manual_seed(seed)
     for _ in range(3):  # running statistics that fit the weights
         network.train_forward(torch.randn(2, 3, 64, 96, generator=generator))
     return network.state_dict()
 
 
-def make_registry(root, *, seeds=(0,), deploy=None, label_space=CAMVID):
+def make_registry(root, *, seeds=(0,), deploy=None, label_space=CAMVID, network=NETWORK):
     """A registry with a version per seed; the first is the current one."""
     registry = ModelRegistry(root)
     for seed in seeds:
-        manifest = ModelManifest(version="", created="", network=NETWORK, label_space=label_space.to_dict())
-        registry.add(lively_weights(seed), manifest, deploy=deploy)
+        manifest = ModelManifest(version="", created="", network=network, label_space=label_space.to_dict())
+        registry.add(lively_weights(seed, network), manifest, deploy=deploy)
     registry.promote("v0001")
     return registry
 

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_fixtures import SIZE, Bench, footprint, make_registry, newest, night
+from ros_fixtures import SIZE, Bench, footprint, make_registry, newest, night, values_of
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -243,6 +243,9 @@ def test_paused_nothing_is_stored_and_running_it_is(bench):
     b.until(lambda: drive.sent > 15 and statuses, every=drive)
     assert stored() == 0
     assert newest(arrays, ": work").message == "paused"
+    pool = values_of(newest(arrays, ": pool"))
+    assert 0 < float(pool["disk_free_percent"]) < 100
+    assert (float(pool["fill_percent"]), pool["queries_open"]) == (0.0, "0")
     response = b.call(SetBool, "/adaptation_node/pause", SetBool.Request(data=False))
     assert (response.success, response.message) == (True, "running")
     b.until(lambda: stored() > 2, every=drive)

@@ -5,6 +5,9 @@ With an opacity of 0 the overlay is the frame as the node read it.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -119,6 +122,23 @@ def bench(ros_domain, tmp_path):
 
 def test_the_table_names_every_encoding():
     assert set(TABLE) == set(ENCODINGS)
+
+
+def test_every_encoding_is_documented():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cameras.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w{},/]+)`", text))
+    written = {one for entry in named for one in expanded(entry)}
+    assert sorted(set(ENCODINGS) - written) == []
+
+
+def expanded(entry):
+    """``bayer_{rggb,bggr}{8,16}`` and ``bgr8/16``, written out."""
+    if braces := re.match(r"(\w*)\{([\w,]+)\}(.*)", entry):
+        before, inside, after = braces.groups()
+        return {one for part in inside.split(",") for one in expanded(f"{before}{part}{after}")}
+    first, *others = entry.split("/")
+    stem = first.rstrip("0123456789")
+    return {first, *(f"{stem}{other}" for other in others)}
 
 
 def test_every_encoding_is_read_as_opencv_reads_it(bench):
