@@ -12,7 +12,7 @@ from ssada_core.learning.distributed import World
 from ssada_core.learning.focal import ThresholdState
 from ssada_core.learning.loaders import TrainingData
 from ssada_core.learning.mixing_step import long_tail_classes
-from ssada_core.learning.schedule import thresholds
+from ssada_core.learning.schedule import thresholds, unlabelled_weight
 from ssada_core.learning.settings import TrainingSettings, TuflSettings
 from ssada_core.learning.step import ssada_step
 from ssada_core.learning.tufl_step import first_thresholds, tufl_step
@@ -79,6 +79,7 @@ class Objective(nn.Module):
                 batch,
                 self._settings,
                 thresholds=thresholds(iteration, self._settings, self._iou),
+                unlabelled_weight=unlabelled_weight(iteration, self._settings),
                 class_weights=self._weights,
                 teacher=self._teacher[0],
                 rare=self._rare,

@@ -70,6 +70,12 @@ def thresholds(iteration: int, settings: TrainingSettings, iou: Tensor | None) -
     return class_thresholds(iou, threshold_ratio(iteration, settings))
 
 
+def unlabelled_weight(iteration: int, settings: TrainingSettings) -> float:
+    """Weight of the unlabelled loss at ``iteration`` (from 0): rising linearly from 0 over the ramp, then the full one."""
+    ramp = settings.unlabelled_ramp * settings.iterations
+    return settings.unlabelled_weight * min(1.0, iteration / ramp if ramp > 0 else 1.0)
+
+
 def teacher_decay(iteration: int, maximum: float) -> float:
     """Decay of the moving average: 0 at first (a copy), ``1 − 1/(i+1)`` (a plain mean), at most ``maximum``."""
     return min(maximum, 1.0 - 1.0 / (iteration + 1))

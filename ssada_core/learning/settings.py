@@ -142,6 +142,14 @@ class TrainingSettings(Settings):
         "fixed", description="Confidence test: fixed tau, r*IoU per class with r = 1, or with r falling from 1 to 0."
     )
     threshold: float = Field(0.0, ge=0, le=1, description="Tau of the fixed confidence test.")
+    unlabelled_weight: float = Field(1.0, ge=0, le=100, description="Weight of the unlabelled loss beside the others.")
+    unlabelled_ramp: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the iterations over which that weight rises from 0: labels correct the model before it "
+        "learns from itself.",
+    )
     sparse_share: float = Field(
         0.25,
         ge=0,

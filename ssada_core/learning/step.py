@@ -54,11 +54,14 @@ def ssada_step(
     settings: TrainingSettings,
     *,
     thresholds: Tensor | float = 0.0,
+    unlabelled_weight: float = 1.0,
     class_weights: Tensor | None = None,
     teacher: SegmentationNetwork | None = None,
     rare: Tensor | None = None,
 ) -> StepResult:
-    """``L = (L_source + L_target + L_u) / 3``, or the mean of the parts that the batch has.
+    """``L = (L_source + L_target + w·L_u) / (2 + w)``, or the weighted mean of the parts that the batch has.
+
+    The paper's is w = 1.
 
     Frames mixed from source and target add their weighted loss, where the settings ask for them.
     With one part only this is the supervised training on source or target. Every image passes the network
@@ -70,6 +73,7 @@ def ssada_step(
         batch: on the network's device.
         settings: of OHEM and mixing.
         thresholds: confidence test of the pseudo-labels, see :func:`~ssada_core.learning.losses.confidence_mask`.
+        unlabelled_weight: w; without any labelled part it has no bearing.
         class_weights: float ``[C]`` for the supervised losses; not for heads of the source's own.
         teacher: makes the pseudo-labels, in evaluation mode; None: the network itself, in the same pass.
         rare: bool ``[C]``, classes that ``long_tail`` pastes more often.
@@ -89,12 +93,18 @@ def ssada_step(
         first = sum(len(crops.images) for crops in present.values()) - _separate(network, present)
         own = own or _own(output, first, batch.unlabelled)
         losses["unlabelled"], figures = _unlabelled(output, first, batch.unlabelled, (other, own), thresholds)
-    loss = torch.stack(list(losses.values())).mean()
+    loss = _mean(losses, unlabelled_weight)
     if batch.source is not None and batch.unlabelled is not None and own is not None and settings.mixing.mode != "none":
         losses["mixed"] = _mixed(network, batch.source, batch.unlabelled, own, settings, rare)
         loss = loss + settings.mixing.weight * losses["mixed"]
     figures = {"loss": loss} | {f"loss_{name}": value for name, value in losses.items()} | figures
     return StepResult(loss, {name: value.detach().float() for name, value in figures.items()})
+
+
+def _mean(losses: dict[str, Tensor], unlabelled_weight: float) -> Tensor:
+    weights = [unlabelled_weight if name == "unlabelled" and len(losses) > 1 else 1.0 for name in losses]
+    parts = torch.stack(list(losses.values()))
+    return (parts * parts.new_tensor(weights)).sum() / sum(weights)
 
 
 def _forward(

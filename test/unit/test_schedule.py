@@ -11,6 +11,7 @@ from ssada_core.learning.schedule import (
     teacher_decay,
     threshold_ratio,
     thresholds,
+    unlabelled_weight,
     update_teacher,
 )
 from ssada_core.learning.settings import TrainingSettings
@@ -70,6 +71,12 @@ def test_thresholds_by_mode():
     falling = SETTINGS.model_copy(update={"threshold_mode": "class_falling", "iterations": 101})
     assert [threshold_ratio(i, falling) for i in (0, 25, 100)] == pytest.approx([1.0, 0.75, 0.0])
     torch.testing.assert_close(thresholds(50, falling, iou), torch.tensor([0.4, 0.2]))
+
+
+def test_the_unlabelled_loss_rises_to_its_weight():
+    assert unlabelled_weight(0, SETTINGS) == 1.0, "the paper's: the same weight from the start"
+    rising = SETTINGS.model_copy(update={"unlabelled_weight": 0.5, "unlabelled_ramp": 0.5})
+    assert [unlabelled_weight(at, rising) for at in (0, 25, 50, 99)] == pytest.approx([0.0, 0.25, 0.5, 0.5])
 
 
 def test_the_teachers_decay_warms_up():

@@ -174,6 +174,19 @@ def test_the_mean_is_over_the_parts_present(missing: str):
     assert result["loss"] == pytest.approx(sum(present) / 2)
 
 
+def test_the_unlabelled_loss_has_its_weight_in_the_mean():
+    batch = Batch(labelled(60), labelled(80), unlabelled(70, 75, 65))
+    full = figures(ssada_step(Told(), batch, SETTINGS))
+    light = figures(ssada_step(Told(), batch, SETTINGS, unlabelled_weight=0.25))
+    supervised = full["loss_source"] + full["loss_target"]
+    assert light["loss"] == pytest.approx((supervised + 0.25 * full["loss_unlabelled"]) / 2.25)
+    without = figures(ssada_step(Told(), batch, SETTINGS, unlabelled_weight=0.0))
+    assert without["loss"] == pytest.approx(supervised / 2)
+    alone = Batch(None, None, unlabelled(70, 75, 65))
+    only = figures(ssada_step(Told(), alone, SETTINGS, unlabelled_weight=0.0))
+    assert only["loss"] == pytest.approx(only["loss_unlabelled"])
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(DataError, match="nothing to learn from"):
         ssada_step(Told(), Batch(None, None, None), SETTINGS)
