@@ -71,7 +71,7 @@ def thresholds(iteration: int, settings: TrainingSettings, iou: Tensor | None) -
 
 
 def unlabelled_weight(iteration: int, settings: TrainingSettings) -> float:
-    """Weight of the unlabelled loss at ``iteration`` (from 0): rising linearly from 0 over the ramp, then the full one."""
+    """Weight of the unlabelled loss at ``iteration`` (from 0): linear from 0 over the ramp, then all of it."""
     ramp = settings.unlabelled_ramp * settings.iterations
     return settings.unlabelled_weight * min(1.0, iteration / ramp if ramp > 0 else 1.0)
 
