@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 PACKAGE = "ssada_ros"
 TORCH = ["torch>=2.2", "torchvision>=0.17"]
 SIGNATURE = ["cryptography>=41"]
+FOXGLOVE = ["foxglove-sdk>=0.14"]
 ANNOTATE = ["fastapi>=0.110", "uvicorn>=0.29"]
 
 
@@ -35,7 +36,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         shared("launch", ("*.py",)),
-        shared("config", ("*.yaml", "*.xml")),
+        shared("config", ("*.yaml", "*.xml", "*.json", "*.rviz")),
+        shared("config/systemd", ("*.service", "*.env")),
         shared("config/train", ("*.yaml",)),
         shared("config/bench", ("*.yaml",)),
         shared("models", ("*.yaml",)),
@@ -80,6 +82,7 @@ setup(
         "tensorboard": ["tensorboard>=2.14"],
         "annotate": ANNOTATE,
         "video": ["av>=12"],
+        "foxglove": FOXGLOVE,
         "test": [
             "pytest>=8",
             "pytest-timeout",
@@ -94,6 +97,8 @@ setup(
             *ANNOTATE,
             *SIGNATURE,
             "av>=12",
+            *FOXGLOVE,
+            "websockets>=13",
             "playwright>=1.40",
             "colcon-core",
             "colcon-ros",
@@ -107,6 +112,7 @@ setup(
             "adaptation_node = ssada_ros.adaptation_node:main",
             "camera_node = ssada_ros.camera_node:main",
             "oracle_node = ssada_ros.oracle_node:main",
+            "foxglove_node = ssada_ros.foxglove_node:main",
         ],
     },
     zip_safe=True,

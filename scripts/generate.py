@@ -27,6 +27,7 @@ from ssada_core.settings import Settings
 from ssada_core.store.manifest import ModelManifest
 from ssada_ros.adaptation_settings import AdaptationNodeSettings
 from ssada_ros.camera_settings import CameraSettings
+from ssada_ros.foxglove_settings import FoxgloveSettings
 from ssada_ros.segmentation_settings import SegmentationSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -151,7 +152,7 @@ def parameter_table(settings: Settings, *, groups: bool = True) -> str:
 def parameters_page() -> str:
     """The content of ``docs/parameters.md``."""
     parts = ["# Parameters\n\nWritten by `scripts/generate.py` from the settings classes; ranges in brackets.\n"]
-    kinds: dict[str, type[Settings]] = {**NODES, "camera_node": CameraSettings}
+    kinds: dict[str, type[Settings]] = {**NODES, "camera_node": CameraSettings, "foxglove_node": FoxgloveSettings}
     for name, kind in kinds.items():
         parts.append(f"\n## {name}\n\n{parameter_table(kind())}\n")
     return "".join(parts)

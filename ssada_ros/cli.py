@@ -74,6 +74,9 @@ def up(
     log_dir: Annotated[str, typer.Option(help="Folder of the nodes' logs; '-' for the terminal.")] = "ssada/logs",
     log_level: Annotated[str, typer.Option(help="debug, info, warn, error or fatal.")] = "",
     use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="Take the time from /clock.")] = False,
+    foxglove: Annotated[
+        bool, typer.Option("--foxglove", help="Also serve the topics to Foxglove, at ws://localhost:8765.")
+    ] = False,
     restarts: Annotated[
         int, typer.Option(min=0, help="Restarts in a row of a node that ends; 0: stop everything at its first end.")
     ] = 5,
@@ -93,6 +96,7 @@ def up(
         log_level=log_level,
         use_sim_time=use_sim_time,
         restarts=restarts,
+        foxglove=foxglove,
     )
     run_up(options, console.print)
     return 0

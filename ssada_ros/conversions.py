@@ -147,7 +147,7 @@ def json_of(message: String) -> dict[str, Any]:
     """
     try:
         content = json.loads(message.data)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets without end
         raise EncodingError(f"a message is not JSON ({error}): {message.data[:80]!r}") from error
     if not isinstance(content, dict):
         raise EncodingError(f"a message is JSON but no object: {message.data[:80]!r}")

@@ -6,14 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ssada_core.errors import ConfigError
 from ssada_core.resources import resource
 
+SEGMENTATION, ADAPTATION, CAMERA, FOXGLOVE = "segmentation_node", "adaptation_node", "camera_node", "foxglove_node"
+
 FASTDDS_PROFILE = "config/fastdds_profile.xml"
 FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+CYCLONEDDS_PROFILE = "config/cyclonedds.xml"
+CYCLONEDDS_VARIABLE = "CYCLONEDDS_URI"
+DDS_VARIABLES = (*FASTDDS_VARIABLES, CYCLONEDDS_VARIABLE)
 _OLD_FASTDDS = frozenset({"humble", "iron", "jazzy"})
 
 
@@ -80,33 +86,72 @@ def main_nodes(
     log_level: str = "",
     use_sim_time: bool = False,
     cameras: Sequence[str] = (),
-) -> tuple[ProcessDescription, ProcessDescription]:
-    """Describe the two processes of the product: masks, and the adaptation beside them.
+    foxglove: bool = False,
+) -> list[ProcessDescription]:
+    """Describe the processes of the product: masks, the adaptation beside them and, if asked for, the viewer's server.
 
     Args:
-        parameters_file: of both nodes.
-        namespace: of both nodes.
+        parameters_file: of all nodes.
+        namespace: of all nodes.
         log_level: debug, info, warn, error, fatal; empty for ROS's default.
         use_sim_time: take the time from ``/clock``.
         cameras: image topics, each as ``TOPIC`` or ``NAME=TOPIC``, in place of the file's.
+        foxglove: also serve the topics to Foxglove.
 
     Raises:
         ConfigError: if a camera is empty, or only some have names.
     """
-    segmentation, adaptation = (
-        ProcessDescription(
-            name,
-            f"ssada_ros.{name}",
-            parameters_file=parameters_file,
-            namespace=namespace,
-            log_level=log_level,
-            use_sim_time=use_sim_time,
-            parameters=camera_parameters(cameras),
-            essential=name == "segmentation_node",
-        )
-        for name in ("segmentation_node", "adaptation_node")
-    )
-    return segmentation, adaptation
+    parameters = camera_parameters(cameras)
+    common = ProcessDescription("", "", parameters_file, namespace, log_level=log_level, use_sim_time=use_sim_time)
+    nodes = [
+        _node(common, SEGMENTATION, parameters=parameters),
+        _node(common, ADAPTATION, parameters=parameters, essential=False),  # masks go on whatever becomes of it
+    ]
+    return [*nodes, _node(common, FOXGLOVE, essential=False)] if foxglove else nodes
+
+
+def replay_nodes(
+    bag: str,
+    *,
+    topic: str = "",
+    rate: float = 5.0,
+    adaptation: bool = False,
+    parameters_file: Path | None = None,
+    namespace: str = "",
+    log_level: str = "",
+    foxglove: bool = False,
+) -> list[ProcessDescription]:
+    """Describe a recording's way through the nodes; the camera node comes last, and its end is the end of the work.
+
+    Args:
+        bag: the recording.
+        topic: image topic in it; empty for the only one.
+        rate: frames per second.
+        adaptation: whether the adaptation node runs, too.
+        parameters_file: of all nodes.
+        namespace: of all nodes.
+        log_level: debug, info, warn, error, fatal; empty for ROS's default.
+        foxglove: also serve the topics to Foxglove.
+
+    Raises:
+        ConfigError: if there is no recording.
+    """
+    if not Path(bag).exists() or not bag:
+        raise ConfigError(f"bag '{bag}': no such recording")
+    common = ProcessDescription("", "", parameters_file, namespace, log_level=log_level)
+    topics: dict[str, object] = {"cameras": ["camera/image"], "camera_names": ["camera"]}
+    nodes = [_node(common, SEGMENTATION, parameters=topics)]
+    if adaptation:
+        nodes.append(_node(common, ADAPTATION, parameters=topics))
+    listeners = len(nodes)  # the first frame counts, too
+    if foxglove:
+        nodes.append(_node(common, FOXGLOVE, essential=False))
+    play = {"source": f"bag:{Path(bag).resolve()}", "topic": topic, "rate": float(rate), "loop": False}
+    return [*nodes, _node(common, CAMERA, may_end=True, parameters={**play, "wait_for_subscribers": listeners})]
+
+
+def _node(common: ProcessDescription, name: str, **changes: Any) -> ProcessDescription:  # noqa: ANN401 (its fields)
+    return replace(common, name=name, module=f"ssada_ros.{name}", **changes)
 
 
 def camera_parameters(cameras: Sequence[str]) -> dict[str, object]:
@@ -129,9 +174,10 @@ def camera_parameters(cameras: Sequence[str]) -> dict[str, object]:
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for nodes: ``base`` (``os.environ``) and the Fast DDS profile unless one is set.
+    """Return the environment for nodes: ``base`` (``os.environ``) and the middleware's profile unless one is set.
 
-    Fast DDS's own shared-memory segment is smaller than one camera image, so with best effort most frames are lost.
+    Fast DDS's own shared-memory segment is smaller than one camera image, so with best effort most frames are lost;
+    so are Cyclone DDS's receive buffers, which it is given a profile for where ``RMW_IMPLEMENTATION`` chooses it.
 
     Raises:
         ConfigError: if the profile is not installed.
@@ -140,6 +186,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     profile = next((variables[name] for name in FASTDDS_VARIABLES if variables.get(name)), None)
     for name in _profile_variables(variables):
         variables.setdefault(name, profile or str(resource(FASTDDS_PROFILE)))
+    if "cyclonedds" in variables.get("RMW_IMPLEMENTATION", ""):
+        variables.setdefault(CYCLONEDDS_VARIABLE, resource(CYCLONEDDS_PROFILE).as_uri())
     variables.setdefault("PYTHONUNBUFFERED", "1")
     return variables
 

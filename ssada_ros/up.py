@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssada_core.errors import ConfigError
+from ssada_core.errors import ConfigError, require
 from ssada_core.settings import nearest
 from ssada_ros.keeper import Keeper, RestartPolicy
 from ssada_ros.processes import ProcessDescription, main_nodes
@@ -30,6 +30,7 @@ class UpOptions:
         log_level: of the nodes; empty for ROS's default.
         use_sim_time: take the time from ``/clock``.
         restarts: in a row, of a node that ends; 0 stops everything at the first end.
+        foxglove: also serve the topics to Foxglove.
     """
 
     parameters: Path | None = None
@@ -39,25 +40,28 @@ class UpOptions:
     log_level: str = ""
     use_sim_time: bool = False
     restarts: int = 5
+    foxglove: bool = False
 
     def processes(self) -> list[ProcessDescription]:
         """Describe what is to run.
 
         Raises:
             ConfigError: if an option is wrong.
+            MissingExtraError: if Foxglove's SDK is asked for and not installed.
         """
+        if self.foxglove:
+            require("foxglove", extra="foxglove", purpose="--foxglove")
         if self.parameters is not None and not self.parameters.is_file():
             raise ConfigError(f"--parameters {self.parameters}: no such file")
         if self.log_level and self.log_level not in LOG_LEVELS:
             raise ConfigError(f"--log-level '{self.log_level}'{nearest(self.log_level, list(LOG_LEVELS))}")
-        return list(
-            main_nodes(
-                parameters_file=self.parameters,
-                namespace=self.namespace,
-                log_level=self.log_level,
-                use_sim_time=self.use_sim_time,
-                cameras=self.cameras,
-            )
+        return main_nodes(
+            parameters_file=self.parameters,
+            namespace=self.namespace,
+            log_level=self.log_level,
+            use_sim_time=self.use_sim_time,
+            cameras=self.cameras,
+            foxglove=self.foxglove,
         )
 
 

@@ -72,9 +72,23 @@ def output_of(install: Path, command: str, cwd: Path) -> str:
 def test_the_install_space_holds_the_package_and_its_files(install: Path):
     prefix = install / "ssada_ros"
     executables = {path.name for path in (prefix / "lib" / "ssada_ros").iterdir()}
-    assert executables == {"ssada", "segmentation_node", "adaptation_node", "camera_node", "oracle_node"}
+    assert executables == {
+        "ssada",
+        "segmentation_node",
+        "adaptation_node",
+        "camera_node",
+        "oracle_node",
+        "foxglove_node",
+    }
     share = prefix / "share" / "ssada_ros"
-    for name in ("package.xml", "launch/ssada.launch.py", "config/ssada.yaml", "config/fastdds_profile.xml"):
+    for name in (
+        "package.xml",
+        "launch/ssada.launch.py",
+        "launch/replay.launch.py",
+        "config/ssada.yaml",
+        "config/vehicle.yaml",
+        "config/fastdds_profile.xml",
+    ):
         assert (share / name).read_bytes() == (REPOSITORY / name).read_bytes()
     assert (prefix / "share" / "ament_index" / "resource_index" / "packages" / "ssada_ros").is_file()
     models = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "models").rglob("*") if path.is_file()}
@@ -131,6 +145,85 @@ def test_the_built_nodes_start_with_the_shipped_parameters_and_end_on_ctrl_c(
     assert '"v0001"' in heard["status"]
 
 
+LAUNCHER = """
+import sys
+from launch import LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+file, *arguments = sys.argv[1:]
+service = LaunchService()
+given = [tuple(argument.split(":=")) for argument in arguments]
+service.include_launch_description(
+    IncludeLaunchDescription(PythonLaunchDescriptionSource(file), launch_arguments=given)
+)
+sys.exit(service.run())
+"""
+
+
+def launched(install: Path, file: str, *arguments: str, cwd: Path, log: Any) -> subprocess.Popen[str]:
+    """What ``ros2 launch`` does, in the install space; the launch library comes from wherever it is here."""
+    reason = "launch and launch_ros come with a ROS 2 installation, not from PyPI"
+    modules = [pytest.importorskip(name, reason=reason) for name in ("launch.actions", "launch_ros.actions")]
+    places = os.pathsep.join(str(Path(str(module.__file__)).parents[2]) for module in modules)
+    (cwd / "launcher.py").write_text(LAUNCHER)
+    path = install / "ssada_ros" / "share" / "ssada_ros" / "launch" / file
+    command = " ".join([f'PYTHONPATH="$PYTHONPATH:{places}"', sys.executable, "launcher.py", str(path), *arguments])
+    return in_install_space(
+        install, f"env {command}", cwd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def test_the_launch_file_starts_both_nodes_and_a_killed_one_again(install: Path, tmp_path: Path, ros_domain: int):
+    import psutil
+
+    add_model(tmp_path / "ssada" / "registry")
+    parameters = install / "ssada_ros" / "share" / "ssada_ros" / "config" / "ssada.yaml"
+    heard: dict[str, str] = {}
+    with listening(heard, "/robot1") as spin, (tmp_path / "launch.log").open("w") as log:
+        arguments = ("namespace:=/robot1", f"params_file:={parameters}", "cameras:=f=on,r=/rear/image")
+        process = launched(install, "ssada.launch.py", *arguments, cwd=tmp_path, log=log)
+        try:
+            wait_until(lambda: spin() or len(heard) == 2 or process.poll() is not None)
+            assert set(heard) == {"label_space", "status"}, (tmp_path / "launch.log").read_text()
+            heard.clear()
+            children = psutil.Process(process.pid).children(recursive=True)
+            (node,) = [child for child in children if any("lib/ssada_ros/segmentation" in c for c in child.cmdline())]
+            node.kill()
+            wait_until(lambda: spin() or "label_space" in heard or process.poll() is not None)
+            assert "label_space" in heard, (tmp_path / "launch.log").read_text()
+        finally:
+            os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+            code = end(process)
+    said = (tmp_path / "launch.log").read_text()
+    assert code == 0, said
+    assert "cameras: on, /rear/image" in said
+
+
+def test_the_replay_launch_file_plays_a_recording_to_its_end(install: Path, tmp_path: Path, ros_domain: int):
+    from ssada_core.data.bags import BagFrame, write_bag
+    from ssada_core.data.simulated_drive import SimulatedDrive
+
+    drive = SimulatedDrive(seed=1, size=(48, 64), rate=5.0)
+    frames = (BagFrame(10**9 * (i + 1), "front", drive.frame(i, "day")[0], None, None) for i in range(4))
+    write_bag(tmp_path / "drive", frames, compressed=False)
+    add_model(tmp_path / "registry")
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(f'/**/segmentation_node:\n  ros__parameters:\n    model: "{tmp_path / "registry"}"\n')
+    with (tmp_path / "launch.log").open("w") as log:
+        arguments = (f"bag:={tmp_path / 'drive'}", f"params_file:={parameters}", "rate:=10")
+        process = launched(install, "replay.launch.py", *arguments, cwd=tmp_path, log=log)
+        try:
+            wait_until(lambda: process.poll() is not None)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+            code = end(process)
+    said = (tmp_path / "launch.log").read_text()
+    assert code == 0, said
+    assert "ended after 4 frames" in said
+    assert "masks by v0001" in said
+
+
 def add_model(registry: Path) -> None:
     from ssada_core.labels import CAMVID
     from ssada_core.networks.build import build_network
@@ -146,7 +239,7 @@ def add_model(registry: Path) -> None:
 
 
 @contextmanager
-def listening(heard: dict[str, str]) -> Iterator[Callable[[], bool]]:
+def listening(heard: dict[str, str], namespace: str = "") -> Iterator[Callable[[], bool]]:
     """Subscribe to what both nodes latch; yields a function that spins once and returns False."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -156,7 +249,7 @@ def listening(heard: dict[str, str]) -> Iterator[Callable[[], bool]]:
 
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
-    node = rclpy.create_node("listener", context=context)
+    node = rclpy.create_node("listener", context=context, namespace=namespace)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     for topic in ("segmentation_node/label_space", "adaptation_node/status"):

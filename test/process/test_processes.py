@@ -15,11 +15,13 @@ import yaml
 
 from ssada_core.errors import ConfigError
 from ssada_ros.processes import (
+    CYCLONEDDS_VARIABLE,
     FASTDDS_VARIABLES,
     ProcessDescription,
     camera_parameters,
     environment,
     main_nodes,
+    replay_nodes,
 )
 from ssada_ros.supervisor import Supervisor
 
@@ -174,6 +176,37 @@ def test_the_profile_is_set_unless_there_is_one(given, expected):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}, None),
+        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, (REPOSITORY / "config" / "cyclonedds.xml").as_uri()),
+        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "CYCLONEDDS_URI": "file:///mine.xml"}, "file:///mine.xml"),
+    ],
+)
+def test_cyclone_gets_its_profile_where_it_is_chosen(given, expected):
+    assert environment(given).get(CYCLONEDDS_VARIABLE) == expected
+
+
+def test_a_recording_is_played_to_its_end_by_the_last_process(tmp_path):
+    (tmp_path / "drive").mkdir()
+    nodes = replay_nodes(str(tmp_path / "drive"), rate=2, adaptation=True, namespace="/r", log_level="warn")
+    assert [node.name for node in nodes] == ["segmentation_node", "adaptation_node", "camera_node"]
+    assert [node.may_end for node in nodes] == [False, False, True]
+    assert {(node.namespace, node.log_level) for node in nodes} == {("/r", "warn")}
+    assert nodes[-1].parameters == {
+        "source": f"bag:{tmp_path / 'drive'}",
+        "topic": "",
+        "rate": 2.0,
+        "loop": False,
+        "wait_for_subscribers": 2,
+    }
+    for missing in ("", str(tmp_path / "none")):
+        with pytest.raises(ConfigError, match="no such recording"):
+            replay_nodes(missing)
+
+
 @pytest.mark.ros
 def test_a_supervised_node_has_its_name_namespace_and_remapping(ros_domain, tmp_path):
     rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
@@ -190,24 +223,3 @@ def test_a_supervised_node_has_its_name_namespace_and_remapping(ros_domain, tmp_
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-
-
-@pytest.mark.ros
-def test_the_launch_file_describes_both_nodes():
-    launch = pytest.importorskip("launch", reason="launch is not on PyPI: needs a ROS installation")
-    if not hasattr(launch, "LaunchDescription"):
-        pytest.skip("launch is not on PyPI: needs a ROS installation")
-    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI: needs a ROS installation")
-    import runpy
-
-    description = runpy.run_path(str(REPOSITORY / "launch" / "ssada.launch.py"))["generate_launch_description"]()
-    names = {argument.name for argument in description.get_launch_arguments()}
-    assert names == {"namespace", "params_file", "log_level", "use_sim_time"}
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="subprocess makes process groups since Python 3.11")
-def test_processes_have_groups_of_their_own_in_one_session(variables, tmp_path):
-    """In sessions of their own, SCHED_IDLE would not keep a training from taking the masks' processor."""
-    with Supervisor([plain("polite")], tmp_path / "logs", variables=variables) as supervisor:
-        assert os.getsid(supervisor.pid("polite")) == os.getsid(0)
-        assert os.getpgid(supervisor.pid("polite")) == supervisor.pid("polite")

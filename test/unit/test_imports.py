@@ -60,6 +60,7 @@ OPTIONAL = (
     "cv_bridge",
     "nncf",
     "launch",
+    "foxglove",
     "fastapi",
     "uvicorn",
 )

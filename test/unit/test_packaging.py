@@ -85,6 +85,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
         "signature",
         "sbom",
         "video",
+        "foxglove",
         "test",
     }
     core = [text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text]
@@ -106,7 +107,14 @@ def test_every_console_script_leads_to_a_main(wheel: zipfile.ZipFile):
     scripts = configparser.ConfigParser()
     scripts.read_string(wheel.read("ssada_ros-0.1.0.dist-info/entry_points.txt").decode())
     names = dict(scripts["console_scripts"])
-    assert set(names) == {"ssada", "segmentation_node", "adaptation_node", "camera_node", "oracle_node"}
+    assert set(names) == {
+        "ssada",
+        "segmentation_node",
+        "adaptation_node",
+        "camera_node",
+        "oracle_node",
+        "foxglove_node",
+    }
     for target in names.values():
         module, _, function = target.partition(":")
         assert re.search(

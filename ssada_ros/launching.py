@@ -1,0 +1,105 @@
+"""Process descriptions as actions of ``launch``: all that the launch files need besides their arguments.
+
+Imported by the launch files only: ``launch`` and ``launch_ros`` come with a ROS 2 installation, not from PyPI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.events.process import ProcessExited
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from ssada_core.errors import ConfigError
+from ssada_ros.keeper import EXIT_WRONG_USE, describe_end
+from ssada_ros.processes import DDS_VARIABLES, ProcessDescription, environment
+
+RESPAWN_DELAY_S = 1.0
+STOP_S = "10"
+"""Seconds that a node is given after SIGINT, and again after SIGTERM: the adaptation stops its worker in them."""
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+
+
+def describe_launch(
+    arguments: Mapping[str, tuple[str, str]],
+    processes: Callable[[Mapping[str, str]], Sequence[ProcessDescription]],
+    *,
+    keep_running: bool,
+) -> LaunchDescription:
+    """Build a launch description.
+
+    Args:
+        arguments: name to default and description.
+        processes: makes descriptions of the arguments' values; called when the description is executed.
+        keep_running: whether a process that ends is started again; else its end stops everything.
+    """
+
+    def start(context: LaunchContext) -> list[Node]:
+        given = {name: LaunchConfiguration(name).perform(context) for name in arguments}
+        again = keep_running and truth("restart", given.get("restart", "true"))
+        return [node_action(description, respawn=again) for description in processes(given)]
+
+    variables = environment()
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(name, default_value=v, description=d) for name, (v, d) in arguments.items()),
+            *(SetEnvironmentVariable(name, variables[name]) for name in DDS_VARIABLES if name in variables),
+            OpaqueFunction(function=start),
+        ]
+    )
+
+
+def node_action(description: ProcessDescription, *, respawn: bool) -> Node:
+    """Return the action that starts a described process."""
+    again = respawn and not description.may_end
+    # Simulated time only where it is asked for here: an including launch file may have set it for all its nodes.
+    parameters: list[Any] = [{"use_sim_time": True}] if description.use_sim_time else []
+    if description.parameters_file is not None:
+        parameters.append(str(description.parameters_file))
+    if description.parameters:
+        parameters.append(dict(description.parameters))
+    return Node(
+        package="ssada_ros",
+        executable=description.module.rpartition(".")[2],
+        name=description.name,
+        namespace=description.namespace or None,
+        parameters=parameters,
+        remappings=list(description.remappings.items()),
+        arguments=list(description.arguments),
+        ros_arguments=["--log-level", description.log_level] if description.log_level else [],
+        prefix=f"nice -n {description.nice}" if description.nice else None,
+        output="screen",
+        respawn=again,
+        respawn_delay=RESPAWN_DELAY_S,
+        sigterm_timeout=STOP_S,
+        sigkill_timeout=STOP_S,
+        on_exit=_on_wrong_use if again else Shutdown(reason=f"{description.name} ended"),
+    )
+
+
+def _on_wrong_use(event: ProcessExited, _context: LaunchContext) -> Shutdown | None:
+    # Parameters that are wrong are wrong again after a restart.
+    if event.returncode != EXIT_WRONG_USE:
+        return None
+    return Shutdown(reason=f"{event.process_name} {describe_end(event.returncode)}: see its last line")
+
+
+def truth(name: str, text: str) -> bool:
+    """Read a launch argument that is true or false.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{name}:={text}: true or false") from None
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Read a launch argument that lists things, separated by commas."""
+    return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
