@@ -53,8 +53,12 @@ sys.exit(spec is None or str(spec.origin).startswith(sys.prefix))' 2>/dev/null
 if ros_comes_from_outside; then
     extras="openvino,test"
     constraints="$VENV/constraints.txt"
-    # Its compiled messages work with the NumPy they were built against, and the pins of constraints.txt do not know it.
-    "$VENV/bin/python" -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$constraints" 2>/dev/null || true
+    # Its compiled messages work with the NumPy they were built against and with later ones of the same major version,
+    # which the pins of constraints.txt do not know. (Humble's own is older than this package asks for.)
+    "$VENV/bin/python" -c '
+import numpy
+version = numpy.__version__
+print(f"numpy>={version},<{int(version.partition(chr(46))[0]) + 1}")' >"$constraints" 2>/dev/null || true
     say "using rclpy of the sourced ROS 2 (${ROS_DISTRO:-unnamed}), with $(cat "$constraints")"
 else
     extras="ros,openvino,test"
