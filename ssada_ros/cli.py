@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from ssada_core.cli import app
-from ssada_core.commands import bench
+from ssada_core.commands import bench, replay
 from ssada_core.commands.common import console, report, run
 from ssada_core.errors import ConfigError, require
+from ssada_core.replay.driver import OpenRos
 from ssada_ros import bench_commands
 from ssada_ros.demo_options import Annotator, DemoOptions
 
@@ -102,8 +103,17 @@ def up(
     return 0
 
 
+def _ros_driver() -> OpenRos:
+    """For ``ssada replay --through-ros``."""
+    _require_ros()
+    from ssada_ros.drive import RosDriver
+
+    return RosDriver
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
+    replay.open_ros = _ros_driver
     return run(app)
 
 

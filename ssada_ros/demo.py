@@ -29,7 +29,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     settings = load_demo_settings(options)
     evaluation = find_evaluation(options, settings)
     stage = prepare(options, settings, evaluation, console.print)
-    _isolate()
+    isolate()
     with (
         Supervisor(processes(stage), stage.out / "logs") as supervisor,
         monitored(stage.label_space.num_classes) as monitor,
@@ -43,7 +43,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     return write_results(stage, record, drive.log)
 
 
-def _isolate() -> None:
+def isolate() -> None:
     """A domain of its own, on this machine only, unless the environment says otherwise."""
     first, last = DEMO_DOMAIN_RANGE
     os.environ.setdefault("ROS_DOMAIN_ID", str(first + secrets.randbelow(last - first + 1)))

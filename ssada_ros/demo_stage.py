@@ -8,12 +8,9 @@ from pathlib import Path
 
 from ssada_core.data.frame_sources import open_source
 from ssada_core.data.lists import open_samples
-from ssada_core.data.samples import Samples
 from ssada_core.data.source_pack import PackSamples, create_pack
 from ssada_core.errors import ConfigError
-from ssada_core.inference.deployment import deploy_for
-from ssada_core.inference.engine import EngineSettings
-from ssada_core.inference.load import read_model
+from ssada_core.inference.deployment import enter_model
 from ssada_core.labels import LabelSpace
 from ssada_core.settings import Settings
 from ssada_core.store.model_files import read_manifest
@@ -125,28 +122,6 @@ def _check_camera(stage: Stage) -> None:
             f"camera '{options.camera}' has no ground truth for the oracle: "
             "use --annotator folder (a human labels) or --annotator none"
         )
-
-
-def enter_model(registry: ModelRegistry, model_dir: Path, engine: EngineSettings, source: Samples) -> str:
-    """Register a model with its deployed forms and make it the current one; returns its version.
-
-    Args:
-        registry: where to.
-        model_dir: the model.
-        engine: how it will be run.
-        source: frames on which its deployed forms are compared with torch, and int8 is calibrated.
-
-    Raises:
-        ModelError: if the model cannot be read or deployed.
-    """
-    network, manifest = read_model(model_dir)
-    version = registry.add(network.state_dict(), manifest, deploy=lambda folder: _deploy(folder, engine, source))
-    registry.promote(version, decision=None)
-    return version
-
-
-def _deploy(folder: Path, engine: EngineSettings, source: Samples) -> None:
-    deploy_for(folder, engine, source)
 
 
 def processes(stage: Stage) -> list[ProcessDescription]:

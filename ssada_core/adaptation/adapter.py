@@ -28,6 +28,7 @@ from ssada_core.adaptation.cycle import (
     SetAside,
     StartRound,
     StopRound,
+    Training,
     obstacle,
 )
 from ssada_core.adaptation.scorer import PoolScorer
@@ -117,6 +118,11 @@ class Adapter:
             result = submit(self.pool, query_id, label, annotator, settings=self.settings.label_check)
             self._listener.on_label(result)
             return result
+
+    def training(self) -> Training:
+        """How the worker of the newest round stands: a replay waits for it instead of driving on."""
+        with self._lock:
+            return self._conductor.training()
 
     def open_queries(self) -> list[FrameRecord]:
         """Queries without an answer, for annotators that come later."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,9 @@ import typer
 
 from ssada_core.commands.common import JsonOption, console, progress_bar
 from ssada_core.config import load_yaml, parse_overrides
-from ssada_core.replay.figures import ReplayReport
+from ssada_core.errors import ConfigError
+from ssada_core.replay.driver import OpenRos
+from ssada_core.replay.figures import AdaptationFigures, ReplayReport
 from ssada_core.replay.run import ReplayOptions, run_replay
 from ssada_core.replay.settings import ReplaySettings
 from ssada_core.resources import resource
@@ -19,6 +22,8 @@ from ssada_core.settings import merge, parse_settings
 from ssada_core.store.files import write_json
 
 CONFIG = "config/replay.yaml"
+open_ros: Callable[[], OpenRos] | None = None
+"""Brings the driver over ROS; set by ``ssada_ros``, because this package knows no ROS."""
 
 
 def command(
@@ -37,6 +42,22 @@ def command(
     every: Annotated[int, typer.Option(min=1, help="Every n-th frame.")] = 1,
     backend: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, int8 or auto.")] = "fp32",
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Play the whole adaptation through, in the recording's time.")
+    ] = False,
+    adapt_until: Annotated[str, typer.Option(help="Adapt up to a share of the drive (0.5) or a stamp in ns.")] = "",
+    evaluation: Annotated[str, typer.Option("--eval", help="With --adapt: unseen labelled frames, list or bag.")] = "",
+    source_data: Annotated[str, typer.Option(help="With --adapt: what the model was trained on.")] = "",
+    answers: Annotated[str, typer.Option(help="Who answers queries: truth, none, or a folder.")] = "truth",
+    budget: Annotated[int | None, typer.Option(min=1, help="Frames that may be asked for.")] = None,
+    round_seconds: Annotated[float | None, typer.Option(min=0, help="Seconds of the drive that a round takes.")] = None,
+    through_ros: Annotated[
+        bool, typer.Option("--through-ros", help="Play the bag onto topics; the real node answers over DDS.")
+    ] = False,
+    speed: Annotated[float, typer.Option(min=0.01, help="With --through-ros: times the recording's pace.")] = 1.0,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="With --through-ros: subscribe as to a camera; reliable without it.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     mask_bag: Annotated[bool, typer.Option("--mask-bag", help="Also write a bag with masks and overlays.")] = False,
     video: Annotated[bool, typer.Option("--video", help="Also write a video of the overlays (H.264).")] = False,
@@ -48,6 +69,9 @@ def command(
 
     Without ground truth (a label topic, or --labels) the page shows what the model says of itself. Several --model are
     compared frame by frame. What is broken in the recording is left out, counted and shown.
+
+    With --adapt the live node's adaptation runs in the recording's time: queries, labels, rounds, gate, swaps. A round
+    takes --round-seconds of the drive, so the same seed gives the same figures anywhere.
 
     Example: ssada replay drive_bag --model sim-day --video
     """
@@ -61,18 +85,30 @@ def command(
         },
         "engine": {"backend": backend, "precision": precision},
         "seed": seed,
+        "adapt_until": adapt_until,
+        "answers": answers,
     }
+    if round_seconds is not None:
+        given["round_seconds"] = round_seconds
+    if budget is not None:
+        given["adaptation"] = {"cycle": {"budget": budget, "new_labels": budget}}
+    ros = _opener() if through_ros else None  # first of all: ROS's wheels begin the program anew when it is imported
     settings = load_replay_settings(config, overrides or [], given)
     options = ReplayOptions(
         bag=bag,
         out=out,
         models=tuple(model),
         command=shlex.join(["ssada", *sys.argv[1:]]),
+        adapt=adapt,
+        speed=speed,
+        reliability="best_effort" if best_effort else "reliable",
+        evaluation=evaluation,
+        source_data=source_data,
         mask_bag=mask_bag,
         video=video,
     )
     with progress_bar("replaying") as tell:
-        report = run_replay(options, settings, log=console.print, on_frame=tell)
+        report = run_replay(options, settings, log=console.print, on_frame=tell, ros=ros)
     if json_file is not None:
         write_json(json_file, report.model_dump(mode="json"))
     show(report, out)
@@ -94,8 +130,32 @@ def show(report: ReplayReport, out: Path) -> None:
     for series in report.series:
         miou = "no ground truth" if series.miou is None else f"mIoU {series.miou:.2f} % on {series.frames} frames"
         sys.stdout.write(f"{series.name}: {miou}\n")
-    for comparison in report.comparisons:
+    for comparison in report.comparisons if report.adaptation is None else ():
         sys.stdout.write(f"{comparison.words}\n")
+    if report.adaptation is not None:
+        show_adaptation(report.adaptation)
+    if report.ros is not None:
+        sys.stdout.write(f"over ROS: {report.ros.published} published, {report.ros.dropped} dropped\n")
     for item in report.damage:
         console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'} · figures: {out / 'report.json'} · frames: {out / 'frames.csv'}")
+
+
+def _opener() -> OpenRos:
+    if open_ros is None:
+        raise ConfigError("--through-ros starts nodes, which this command cannot: run 'ssada replay' of ssada_ros")
+    return open_ros()
+
+
+def show_adaptation(adaptation: AdaptationFigures) -> None:
+    """What was asked, learned and decided, on standard output."""
+    asked, labels = len(adaptation.queries), adaptation.labels
+    sys.stdout.write(f"{asked} frames asked for, {labels} labels, {adaptation.audit_labels} of them only judge\n")
+    for one in adaptation.rounds:
+        sys.stdout.write(f"round from {one.started_s:.1f} to {one.ended_s:.1f} s: {one.verdict}: {one.words}\n")
+    if adaptation.unseen is not None:
+        before, after = adaptation.unseen.before.miou, adaptation.unseen.after.miou
+        if before is not None and after is not None:
+            sys.stdout.write(f"unseen frames: mIoU {before:.2f} → {after:.2f} % ({after - before:+.2f})\n")
+    if adaptation.unfinished:
+        sys.stdout.write(f"{adaptation.unfinished}\n")

@@ -7,7 +7,9 @@ from pathlib import Path
 from ssada_core.data.samples import Samples, spread
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.export import DeployReport, deploy
+from ssada_core.inference.load import read_model
 from ssada_core.inference.targets import INT8_TARGETS, TARGETS, installed_targets, targets_for
+from ssada_core.store.registry import ModelRegistry
 
 PARITY_FRAMES = 2
 """Real frames on which an exact form is compared with torch."""
@@ -30,3 +32,25 @@ def deploy_for(model_dir: Path, settings: EngineSettings, samples: Samples) -> D
     targets = [*(name for name in installed_targets() if name in TARGETS), *int8]
     shown = spread(samples, INT8_FRAMES if int8 else PARITY_FRAMES)
     return deploy(model_dir, targets=targets, frames=[shown.image(index) for index in range(len(shown))])
+
+
+def enter_model(registry: ModelRegistry, model_dir: Path, engine: EngineSettings, source: Samples) -> str:
+    """Register a model with its deployed forms and make it the current one; returns its version.
+
+    Args:
+        registry: where to.
+        model_dir: the model.
+        engine: how it will be run.
+        source: frames on which its deployed forms are compared with torch, and int8 is calibrated.
+
+    Raises:
+        ModelError: if the model cannot be read or deployed.
+    """
+    network, manifest = read_model(model_dir)
+    version = registry.add(network.state_dict(), manifest, deploy=lambda folder: _deploy(folder, engine, source))
+    registry.promote(version, decision=None)
+    return version
+
+
+def _deploy(folder: Path, engine: EngineSettings, source: Samples) -> None:
+    deploy_for(folder, engine, source)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from ssada_core.data.samples import Array
-from ssada_core.inference.engine import Engine
+from ssada_core.inference.engine import Engine, EngineSettings
 from ssada_core.replay.recording import DriveFrame
 
 
@@ -56,6 +57,49 @@ class Driver(Protocol):
     def close(self) -> None:
         """Let go of everything. Closing twice is harmless."""
         ...
+
+
+class RosDriver(Driver, Protocol):
+    """A driver over ROS, which may lose frames.
+
+    Attributes:
+        published: frames played onto the topics.
+        dropped: of these, how many got no mask.
+        longest_gap_s: longest time between two masks; None before the second.
+    """
+
+    published: int
+    dropped: int
+    longest_gap_s: float | None
+
+
+@dataclass(frozen=True)
+class RosRequest:
+    """What a driver over ROS needs.
+
+    Attributes:
+        out: folder for parameters and logs.
+        model_dir: the deployed model.
+        version: its version.
+        cameras: name of each camera, and whether it sends ``CompressedImage``.
+        engine: how the node runs the model.
+        speed: of the replay; 1 is the recording's own pace.
+        reliability: with which the node subscribes to the cameras.
+        log: gets a line for what takes a while.
+    """
+
+    out: Path
+    model_dir: Path
+    version: str
+    cameras: Mapping[str, bool]
+    engine: EngineSettings
+    speed: float
+    reliability: Literal["best_effort", "reliable"]
+    log: Callable[[str], None]
+
+
+OpenRos = Callable[[RosRequest], RosDriver]
+"""Starts the nodes; ``ssada_ros`` brings it, because this package knows no ROS."""
 
 
 @dataclass(frozen=True)

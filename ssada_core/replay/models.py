@@ -63,21 +63,29 @@ def series_names(models: Sequence[ReplayModel]) -> list[str]:
     return [f"{model.reference} #{number}" for number, model in enumerate(models, 1)]
 
 
-def load(
+def deployed(
     model: ReplayModel, settings: EngineSettings, frames: Samples, scratch: Path, log: Callable[[str], None]
-) -> LoadedModel:
-    """Load a model; one that has no deployed form yet gets one in ``scratch``, made with ``frames``.
+) -> Path:
+    """The model's folder; one without a deployed form is copied to ``scratch`` and gets one, made with ``frames``.
 
     Raises:
         ModelError: if it cannot be read.
-        EngineError: if it cannot be run or does not answer as torch does.
+        EngineError: if it does not answer as torch does.
     """
-    folder = model.folder
-    if settings.backend != "torch" and not (folder / DEPLOY_FOLDER).is_dir():
-        log(f"deploying {model.reference} for this machine")
-        folder = scratch
-        shutil.copytree(model.folder, folder)
-        deploy_for(folder, settings, frames)
+    if settings.backend == "torch" or (model.folder / DEPLOY_FOLDER).is_dir():
+        return model.folder
+    log(f"deploying {model.reference} for this machine")
+    shutil.copytree(model.folder, scratch)
+    deploy_for(scratch, settings, frames)
+    return scratch
+
+
+def load(model: ReplayModel, folder: Path, settings: EngineSettings, log: Callable[[str], None]) -> LoadedModel:
+    """Load a model from the folder where it is deployed.
+
+    Raises:
+        EngineError: if it cannot be run.
+    """
     return LoadedModel(model.version, load_engine(folder, settings, log=log))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssada_core.data.bag_messages import UNREADABLE, read_frame, stamp_of
+from ssada_core.data.bag_messages import COMPRESSED_TYPE, UNREADABLE, read_frame, stamp_of
 from ssada_core.data.bag_recovery import RecoveredBag
 from ssada_core.data.camera_names import camera_name
 from ssada_core.data.samples import Array
@@ -52,6 +52,7 @@ class Recording:
 
     Attributes:
         cameras: name of each camera's topic.
+        compressed: whether a camera's topic is of CompressedImage, by its name.
         labelled: whether there is a source of ground truth at all.
         first_ns: stamp of the first frame; None before it.
         stamps_ns: the stamps played so far, per camera.
@@ -70,6 +71,7 @@ class Recording:
         self._settings = recording
         topics = bag.image_topics(recording.topics)
         self.cameras = dict(zip(topics, _names(topics), strict=True))
+        self.compressed = {name: bag.topics[topic] == COMPRESSED_TYPE for topic, name in self.cameras.items()}
         self._truths = open_truths(bag, topics, label_space, truth)
         self.labelled = any(not isinstance(one, NoTruth) for one in self._truths.values())
         self.first_ns: int | None = None
@@ -97,6 +99,17 @@ class Recording:
         if not played:
             words = self._bag.damage.words()
             raise BagError(f"bag {self._bag.path} has not a single usable frame{f': {words}' if words else ''}")
+
+    def stamps(self) -> list[int]:
+        """Stamps of all messages of the cameras, in nanoseconds, without decoding a picture.
+
+        Raises:
+            BagError: if there is none.
+        """
+        found = [stamp_of(message) or raw.time_ns for raw, message in self._bag.decoded(self.cameras.keys())]
+        if not found:
+            raise BagError(f"bag {self._bag.path} has not a single usable frame")
+        return found
 
     def note_gaps(self, factor: float) -> None:
         """Count pauses that are ``factor`` times as long as the usual time between two frames of a camera."""

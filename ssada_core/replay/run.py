@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ssada_core.data.bag_recovery import RecoveredBag
 from ssada_core.data.damage import Damage
 from ssada_core.data.samples import ArraySamples, Samples
+from ssada_core.errors import ConfigError
 from ssada_core.evaluation.report_system import system, versions
 from ssada_core.inference.deployment import INT8_FRAMES
 from ssada_core.labels import LabelSpace
 from ssada_core.replay import results
-from ssada_core.replay.driver import DirectDriver, Driver
-from ssada_core.replay.figures import ModelFigures, ReplayReport
-from ssada_core.replay.models import ReplayModel, describe, find_models, load, series_names
+from ssada_core.replay.adapting import AdaptingDriver, prepare, until_stamp
+from ssada_core.replay.adapting_results import AdaptationResults, gather
+from ssada_core.replay.driver import DirectDriver, Driver, OpenRos, RosDriver, RosRequest
+from ssada_core.replay.figures import ModelFigures, ReplayReport, RosFigures
+from ssada_core.replay.models import ReplayModel, deployed, describe, find_models, load, series_names
 from ssada_core.replay.outputs import FramesTable, MaskBag, Output, OverlayVideo
 from ssada_core.replay.page import write_page
 from ssada_core.replay.recording import Recording
@@ -37,6 +41,11 @@ class ReplayOptions:
         out: folder of the results.
         models: references, in the order of comparison.
         command: the command line, for the report.
+        adapt: play the whole adaptation through; of one model.
+        evaluation: labelled frames that the drive does not show, for first and last model.
+        source_data: what the model was first trained on.
+        speed: of a replay over ROS; 1 is the recording's own pace.
+        reliability: with which its node subscribes.
         mask_bag: also write a bag with the masks.
         video: also write a video of the overlays.
     """
@@ -45,29 +54,83 @@ class ReplayOptions:
     out: Path
     models: tuple[str, ...]
     command: str = ""
+    adapt: bool = False
+    evaluation: str = ""
+    source_data: str = ""
+    speed: float = 1.0
+    reliability: Literal["best_effort", "reliable"] = "reliable"
     mask_bag: bool = False
     video: bool = False
 
 
 def run_replay(
-    options: ReplayOptions, settings: ReplaySettings, *, log: Log, on_frame: Progress | None = None
+    options: ReplayOptions,
+    settings: ReplaySettings,
+    *,
+    log: Log,
+    on_frame: Progress | None = None,
+    ros: OpenRos | None = None,
 ) -> ReplayReport:
     """Replay a recording and write ``report.html``, ``report.json`` and ``frames.csv``.
+
+    Args:
+        options: what to do.
+        settings: how.
+        log: gets a line for what takes a while.
+        on_frame: told how far the drive is.
+        ros: play over real nodes, which it starts, instead of reading directly.
 
     Raises:
         SsadaError: one line that says what is wrong and what to do.
     """
     models = find_models(options.models)
+    if ros is not None and (options.adapt or len(models) > 1):
+        raise ConfigError("--through-ros plays one model without --adapt: its rounds would take this machine's time")
+    if options.adapt and len(models) > 1:
+        raise ConfigError("--adapt plays one model: give --model once")
     space = models[0].label_space
     damage = Damage()
-    bag = RecoveredBag(options.bag, damage)
-    recording = Recording(bag, space, settings.recording, settings.truth)
+    recording = Recording(RecoveredBag(options.bag, damage), space, settings.recording, settings.truth)
+    until_ns = _until(options, settings, space) if options.adapt else None
     out = run_folder(options.out, kind="replay")
     with ExitStack() as stack:
-        driver, described = _direct(models, options, settings, space, out, log)
+        over_ros: RosDriver | None = None
+        driver: Driver
+        if ros is not None:
+            over_ros, described = _over_ros(models[0], recording, options, settings, out, ros, log)
+            driver = over_ros
+        else:
+            make = _adapting if options.adapt else _direct
+            driver, described = make(models, options, settings, out, until_ns, log)
         stack.callback(driver.close)
-        done = play_into(out, recording, driver, space, options, settings, on_frame=on_frame)
-    report = ReplayReport(
+        done = play_into(out, recording, driver, space, options, settings, unseen_from_ns=until_ns, on_frame=on_frame)
+        learned = None
+        if isinstance(driver, AdaptingDriver):
+            learned = gather(driver, done, settings, space, options.evaluation)
+    report = _report(options, settings, space, recording, damage, done, described, learned)
+    if over_ros is not None:
+        report = _with_ros(report, over_ros, options)
+    write_json(out / "report.json", report.model_dump(mode="json"))
+    queries, pairs = (learned.queries, learned.pairs) if learned is not None else ([], [])
+    write_page(out / "report.html", report, done, space, queries=queries, pairs=pairs)
+    return report
+
+
+def _report(
+    options: ReplayOptions,
+    settings: ReplaySettings,
+    space: LabelSpace,
+    recording: Recording,
+    damage: Damage,
+    done: Pass,
+    described: list[ModelFigures],
+    learned: AdaptationResults | None,
+) -> ReplayReport:
+    timing = results.timing(done)
+    if learned is not None:
+        took = {"round_seconds": learned.round_seconds, "gate_latency": learned.gate_latency}
+        timing = timing.model_copy(update=took)
+    return ReplayReport(
         command=options.command,
         mode="direct",
         recording=results.recording_figures(str(options.bag), recording, done, settings.recording.every),
@@ -77,16 +140,13 @@ def run_replay(
         stretch_s=settings.stretch_s,
         stretches=results.stretch_figures(done.tally, settings.stretch_s),
         comparisons=results.comparisons(done.tally, space, settings),
-        adaptation=None,
+        adaptation=learned.figures if learned is not None else None,
         ros=None,
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         system=system(),
-        timing=results.timing(done),
+        timing=timing,
     )
-    write_json(out / "report.json", report.model_dump(mode="json"))
-    write_page(out / "report.html", report, done, space)
-    return report
 
 
 def play_into(
@@ -97,6 +157,7 @@ def play_into(
     options: ReplayOptions,
     settings: ReplaySettings,
     *,
+    unseen_from_ns: int | None = None,
     on_frame: Progress | None = None,
 ) -> Pass:
     """One pass with all outputs that were asked for."""
@@ -110,23 +171,96 @@ def play_into(
             outputs.append(OverlayVideo(out / "overlay.mp4", space))
         for output in outputs:
             stack.callback(output.close)
-        return play(recording, driver, space, settings, table=table, outputs=outputs, on_frame=on_frame)
+        return play(
+            recording,
+            driver,
+            space,
+            settings,
+            table=table,
+            outputs=outputs,
+            unseen_from_ns=unseen_from_ns,
+            on_frame=on_frame,
+        )
 
 
 def _direct(
     models: Sequence[ReplayModel],
     options: ReplayOptions,
     settings: ReplaySettings,
-    space: LabelSpace,
     out: Path,
+    _until_ns: int | None,
     log: Log,
-) -> tuple[DirectDriver, list[ModelFigures]]:
-    frames = first_frames(options.bag, space, settings, INT8_FRAMES)
-    loaded = [
-        load(model, settings.engine, frames, out / "models" / str(number), log)
-        for number, model in enumerate(models, 1)
-    ]
+) -> tuple[Driver, list[ModelFigures]]:
+    frames = first_frames(options.bag, models[0].label_space, settings, INT8_FRAMES)
+    loaded = []
+    for number, model in enumerate(models, 1):
+        folder = deployed(model, settings.engine, frames, out / "models" / str(number), log)
+        loaded.append(load(model, folder, settings.engine, log))
     return DirectDriver(series_names(models), loaded), [describe(*pair) for pair in zip(models, loaded, strict=True)]
+
+
+def _adapting(
+    models: Sequence[ReplayModel],
+    options: ReplayOptions,
+    settings: ReplaySettings,
+    out: Path,
+    until_ns: int | None,
+    log: Log,
+) -> tuple[Driver, list[ModelFigures]]:
+    (model,) = models
+    frames = first_frames(options.bag, model.label_space, settings, INT8_FRAMES)
+    prepare(out / "vehicle", model, settings, frames, options.source_data, log)
+    driver = AdaptingDriver(out / "vehicle", settings, model.label_space, until_ns, log)
+    return driver, [describe(model, driver.load_pair()[0])]
+
+
+def _over_ros(
+    model: ReplayModel,
+    recording: Recording,
+    options: ReplayOptions,
+    settings: ReplaySettings,
+    out: Path,
+    ros: OpenRos,
+    log: Log,
+) -> tuple[RosDriver, list[ModelFigures]]:
+    frames = first_frames(options.bag, model.label_space, settings, INT8_FRAMES)
+    folder = deployed(model, settings.engine, frames, out / "models" / "1", log)
+    loaded = load(model, folder, settings.engine, log)  # says what the node will run
+    described = [describe(model, loaded)]
+    loaded.engine.close()
+    log("starting the node")
+    request = RosRequest(
+        out=out / "ros",
+        model_dir=folder,
+        version=model.version,
+        cameras=recording.compressed,
+        engine=settings.engine,
+        speed=options.speed,
+        reliability=options.reliability,
+        log=log,
+    )
+    return ros(request), described
+
+
+def _with_ros(report: ReplayReport, driver: RosDriver, options: ReplayOptions) -> ReplayReport:
+    figures = RosFigures(
+        speed=options.speed,
+        published=driver.published,
+        served=report.recording.frames,
+        dropped=driver.dropped,
+        reliability=options.reliability,
+    )
+    timing = report.timing.model_copy(update={"longest_gap_s": driver.longest_gap_s})
+    return report.model_copy(update={"mode": "ros", "ros": figures, "timing": timing})
+
+
+def _until(options: ReplayOptions, settings: ReplaySettings, space: LabelSpace) -> int | None:
+    """Where the adaptation stops; a share of the drive needs its length, which only its stamps tell."""
+    if not settings.adapt_until:
+        return None
+    recording = Recording(RecoveredBag(options.bag, Damage()), space, settings.recording, TruthSettings(source="none"))
+    stamps = recording.stamps()
+    return until_stamp(settings.adapt_until, min(stamps), max(stamps))
 
 
 def first_frames(bag: Path, space: LabelSpace, settings: ReplaySettings, count: int) -> Samples:

@@ -29,6 +29,8 @@ class Pass:
         seconds: the whole pass.
         read_seconds: of which reading and decoding.
         frames: frames served.
+        cameras: frames served, by camera.
+        first_ns: stamp of the drive's first frame.
     """
 
     tally: Tally
@@ -38,6 +40,7 @@ class Pass:
     read_seconds: float = 0.0
     frames: int = 0
     cameras: dict[str, int] = field(default_factory=dict)
+    first_ns: int = 0
 
 
 def play(
@@ -48,7 +51,7 @@ def play(
     *,
     table: FramesTable,
     outputs: Sequence[Output] = (),
-    unseen_from_ns: Callable[[], int | None] = lambda: None,
+    unseen_from_ns: int | None = None,
     on_frame: Progress | None = None,
 ) -> Pass:
     """Play the recording through the driver.
@@ -71,10 +74,10 @@ def play(
         done.read_seconds += time.perf_counter() - before
         if frame is None:
             break
-        _take(done, driver.serve(frame), recording, table, outputs, unseen_from_ns())
+        _take(done, driver.serve(frame), recording, table, outputs, unseen_from_ns)
         if on_frame is not None:
             on_frame(done.frames, recording.expected or 0)
-    _take(done, driver.finish(), recording, table, outputs, unseen_from_ns())
+    _take(done, driver.finish(), recording, table, outputs, unseen_from_ns)
     recording.note_gaps(settings.gap_factor)
     done.seconds = time.perf_counter() - start
     return done
@@ -88,7 +91,7 @@ def _take(
     outputs: Sequence[Output],
     unseen_from_ns: int | None,
 ) -> None:
-    first_ns = recording.first_ns or 0
+    first_ns = done.first_ns = recording.first_ns or 0
     for one in served:
         frame = one.frame
         done.frames += 1
