@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
+from ssada_core.data.bag_cut import Cut, cut_bag
 from ssada_core.data.bags import bag_info, create_bag
 from ssada_core.data.lists import DirectorySamples, open_samples
 from ssada_core.data.source_pack import create_pack
@@ -52,6 +53,31 @@ def show_bag(path: Annotated[Path, typer.Argument(help="The bag.")], json_file: 
     report(
         {"storage": info.storage, "duration_s": info.duration_s, "messages": info.count, "topics": topics}, json_file
     )
+
+
+@bag.command("cut")
+def bag_cut(
+    path: Annotated[Path, typer.Argument(help="The recording, also a damaged one.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new bag; must not exist.")],
+    start: Annotated[float, typer.Option(min=0, help="Begin so many seconds after the first message.")] = 0.0,
+    end: Annotated[float, typer.Option(min=0, help="End so many seconds after the first message; 0 is the end.")] = 0.0,
+    topic: Annotated[list[str] | None, typer.Option("--topic", help="Topic to take; all without it.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Every n-th record time: frames with their labels.")] = 1,
+    storage: Annotated[str, typer.Option(help="mcap or sqlite3.")] = "mcap",
+) -> None:
+    """Copy a part of a recording, message for message; of a damaged one what can still be read.
+
+    Example: ssada bag cut drive_bag dusk_bag --start 600 --end 900
+    """
+    kind: Literal["mcap", "sqlite3"] = "sqlite3" if storage == "sqlite3" else "mcap"
+    if storage not in {"mcap", "sqlite3"}:
+        raise typer.BadParameter(f"'{storage}': mcap or sqlite3", param_hint="--storage")
+    part = Cut(start, end, tuple(topic or ()), every)
+    with progress_bar("cutting") as tell:
+        count, damage = cut_bag(path, out, part, storage=kind, progress=tell)
+    for item in damage:
+        console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
+    console.print(f"{out}: {count} messages, {storage}")
 
 
 @source.command("pack")

@@ -218,7 +218,7 @@ class SqliteFile:
         # A recorder that was killed leaves the newest messages in a file of its own, which immutable=1 would ignore.
         unfinished = self._path.with_name(f"{self._path.name}-wal").exists()
         mode = "mode=ro" if unfinished else "immutable=1"
-        connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?{mode}", uri=True)
+        connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?{mode}", uri=True, check_same_thread=False)
         # Otherwise SQLite refuses a file that is shorter than it says, instead of reading what is there.
         connection.execute("PRAGMA writable_schema=ON")
         connection.text_factory = lambda data: data.decode("utf-8", errors="replace")

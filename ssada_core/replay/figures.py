@@ -183,7 +183,7 @@ class Timing(Figures):
 
     created: str
     seconds: float
-    read_seconds: float = Field(description="Reading and decoding frames and labels.")
+    read_seconds: float = Field(description="Waiting for frames and labels to be read and decoded.")
     read_share: float
     frames_per_second: float
     latency_ms: dict[str, dict[str, float]] = Field(description="p50, p99 and longest, by series.")

@@ -175,7 +175,7 @@ def _timeline(report: ReplayReport, done: Pass) -> Timeline:
     return Timeline(
         curves=curves,
         spans=_spans(report),
-        marks=_marks(adaptation) if adaptation is not None else [],
+        marks=_marks(adaptation, report.recording.duration_s) if adaptation is not None else [],
     )
 
 
@@ -189,10 +189,12 @@ def _spans(report: ReplayReport) -> list[Span]:
     return [span for span in spans if span.end_s > span.start_s]
 
 
-def _marks(adaptation: AdaptationFigures) -> list[Mark]:
+def _marks(adaptation: AdaptationFigures, end_s: float) -> list[Mark]:
+    """Queries and swaps of the drive; what came after its end is said in words."""
     asked = dict.fromkeys(query.asked_s for query in adaptation.queries)
     marks = [Mark(second, "query") for second in asked]
-    return [*marks, *(Mark(swap.time_s, "swap", swap.version) for swap in adaptation.swaps)]
+    marks += [Mark(swap.time_s, "swap", swap.version) for swap in adaptation.swaps]
+    return [mark for mark in marks if mark.time_s <= end_s]
 
 
 def _moments(report: ReplayReport, done: Pass) -> list[PairShown]:
@@ -250,7 +252,7 @@ def _speed(report: ReplayReport) -> dict[str, object]:
     timing = report.timing
     return {
         "replay": f"{timing.seconds:.1f} s, {timing.frames_per_second:.1f} frames/s",
-        "reading and decoding": f"{100 * timing.read_share:.1f} % of that",
+        "waiting for reading and decoding": f"{100 * timing.read_share:.1f} % of that",
         "models": ", ".join(
             f"{model.version}: {model.backend} {model.precision}, {model.input_width}x{model.input_height}"
             for model in report.models

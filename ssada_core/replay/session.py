@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ssada_core.labels import LabelSpace
+from ssada_core.replay.ahead import ahead
 from ssada_core.replay.driver import Driver, Served
 from ssada_core.replay.moments import Moments
 from ssada_core.replay.outputs import FramesTable, Output
@@ -27,7 +28,7 @@ class Pass:
         after: over the frames from ``unseen_from_ns`` on; empty without one.
         moments: of the drive, or of its unseen part where there is one.
         seconds: the whole pass.
-        read_seconds: of which reading and decoding.
+        read_seconds: of which waiting for frames to be read and decoded, which goes on in a thread meanwhile.
         frames: frames served.
         cameras: frames served, by camera.
         first_ns: stamp of the drive's first frame.
@@ -67,16 +68,16 @@ def play(
         Moments(settings.moments, classes),
     )
     start = time.perf_counter()
-    frames = recording.frames()
-    while True:
-        before = time.perf_counter()
-        frame = next(frames, None)
-        done.read_seconds += time.perf_counter() - before
-        if frame is None:
-            break
-        _take(done, driver.serve(frame), recording, table, outputs, unseen_from_ns)
-        if on_frame is not None:
-            on_frame(done.frames, recording.expected or 0)
+    with ahead(recording.frames()) as frames:
+        while True:
+            before = time.perf_counter()
+            frame = next(frames, None)
+            done.read_seconds += time.perf_counter() - before
+            if frame is None:
+                break
+            _take(done, driver.serve(frame), recording, table, outputs, unseen_from_ns)
+            if on_frame is not None:
+                on_frame(done.frames, recording.expected or 0)
     _take(done, driver.finish(), recording, table, outputs, unseen_from_ns)
     recording.note_gaps(settings.gap_factor)
     done.seconds = time.perf_counter() - start

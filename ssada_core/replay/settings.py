@@ -56,7 +56,10 @@ class ReplaySettings(Settings):
         5.0, gt=1, description="A pause between two frames this many times the usual one is reported as a gap."
     )
     round_seconds: float = Field(
-        300.0, ge=0, description="Seconds of the drive that a round takes, whatever it takes on this machine."
+        507.0,
+        ge=0,
+        description="Seconds of the drive that a round takes, whatever it takes on this machine. The default was "
+        "measured once: 300 iterations beside the masks on 2 cores without a GPU (README, CamVid).",
     )
     adapt_until: str = Field(
         "", description="Where the adaptation stops: a share of the drive (0.5) or a stamp in ns; empty is the end."
