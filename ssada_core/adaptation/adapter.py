@@ -28,7 +28,6 @@ from ssada_core.adaptation.cycle import (
     SetAside,
     StartRound,
     StopRound,
-    Training,
     obstacle,
 )
 from ssada_core.adaptation.scorer import PoolScorer
@@ -119,7 +118,7 @@ class Adapter:
             self._listener.on_label(result)
             return result
 
-    def training(self) -> Training:
+    def training(self) -> str:
         """How the worker of the newest round stands: a replay waits for it instead of driving on."""
         with self._lock:
             return self._conductor.training()
