@@ -54,8 +54,9 @@ def _pool(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
 
 
 def _training(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
-    figures = {key: value for key, value in status["training"].items() if not isinstance(value, dict)}
-    values = {"phase": status["phase"], **figures}
+    line = status["training"]  # the last of progress.jsonl: iteration, ETA, and the losses below "figures"
+    values = {"phase": status["phase"], **{key: value for key, value in line.items() if not isinstance(value, dict)}}
+    values |= line.get("figures", {})
     if status["failure"]:
         return diagnostics.status(f"{node}: training", diagnostics.ERROR, status["failure"], values)
     return diagnostics.status(f"{node}: training", diagnostics.OK, status["phase"], values)
