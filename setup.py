@@ -79,6 +79,7 @@ setup(
         "openvino": ["openvino>=2024.4", "nncf>=3.0"],
         "signature": SIGNATURE,
         "sbom": ["cyclonedx-bom>=4.0"],
+        "tensorrt": ["tensorrt>=10.0,<12", "nncf>=3.0"],  # a Jetson's comes with its system
         "tensorboard": ["tensorboard>=2.14"],
         "annotate": ANNOTATE,
         "video": ["av>=12"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -14,22 +16,27 @@ from ssada_core.networks.base import SegmentationNetwork
 from ssada_core.networks.settings import NetworkSettings
 
 OPSET = 17
+GraphForm = Literal["plain", "tensorrt", "tensorrt-half"]
+"""How the deployed graph is written: ``tensorrt`` has integers at its edges only, ``-half`` the network in float16."""
 
 
-def export_onnx(network: SegmentationNetwork, settings: NetworkSettings, path: Path) -> None:
+def export_onnx(network: SegmentationNetwork, settings: NetworkSettings, path: Path, form: GraphForm = "plain") -> None:
     """Write the deployed graph as ONNX: one frame ``[1,H,W,3]`` of the settings' size at a time.
 
     The tracing exporter, because it takes a second where the graph-capturing one takes four, with models that answer
     equally fast. The size is fixed so that all padding becomes constant.
     """
     frames = torch.zeros((1, settings.input_height, settings.input_width, 3), dtype=torch.uint8)
+    if form == "tensorrt-half":  # a strongly typed network computes in the types that its graph names
+        network = copy.deepcopy(network).half()
     frames = frames.to(next(network.parameters()).device)
+    graph = DeployedGraph(network, bytes_at_edges=form != "plain").to(frames.device)
     # torch before 2.5 has only the tracing exporter and not this argument.
     choice = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls itself old, and fixed sizes are what we want
         torch.onnx.export(
-            DeployedGraph(network).to(frames.device),
+            graph,
             (frames,),
             str(path),
             input_names=[INPUT_NAME],

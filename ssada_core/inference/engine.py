@@ -66,7 +66,7 @@ class Engine(Protocol):
 class EngineSettings(Settings):
     """How a model is run."""
 
-    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         "auto", description="Inference backend; auto takes the fastest that is installed and says which."
     )
     precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = Field(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssada_core.errors import EngineError
-from ssada_core.inference.convert import export_onnx
+from ssada_core.inference.convert import GraphForm, export_onnx
 from ssada_core.inference.engine import Engine, EngineSettings
 from ssada_core.inference.load import GRAPH_FILE, ONNX_FILE, check_deployed, describe, read_manifest, read_model
 from ssada_core.inference.onnx_engine import OnnxEngine
@@ -28,8 +28,6 @@ from ssada_core.store.manifest import ModelManifest
 
 Array = NDArray[np.uint8]
 
-MIN_EQUAL = 0.999
-"""Share of pixels whose label must be torch's."""
 PARITY_FRAMES = 2
 """Frames on which an export is compared with torch, spread over those given."""
 
@@ -82,9 +80,15 @@ class _Job:
     frames: Sequence[Array]
     labels: Sequence[Array] | None
 
-    @property
-    def graph(self) -> Path:
-        return self.scratch / "graph.onnx"
+    write: Callable[[Path, GraphForm], None]
+    open_reference: Callable[[EngineSettings], Engine]
+
+    def graph(self, form: GraphForm) -> Path:
+        """The exported graph, written when it is first asked for."""
+        path = self.scratch / f"{form}.onnx"
+        if not path.exists():
+            self.write(path, form)
+        return path
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,14 +123,12 @@ def deploy(
         EngineError: if a target is unknown, or fewer than 99.9 % of an fp32 target's labels are torch's; what was
             deployed before stays then.
     """
-    manifest = read_manifest(model_dir)
     chosen = installed_targets() if targets is None else tuple(targets)
     _check_names(chosen)
     refused: list[RefusedTarget] = []
     with _scratch(model_dir / "deploy") as scratch:
-        job = _Job(model_dir, scratch, manifest, list(frames or []), labels)
-        reference = _write_graph(job)
-        done = list(_deploy_exact(job, reference, [name for name in chosen if name in TARGETS]))
+        job = _job(model_dir, scratch, list(frames or []), labels)
+        done = list(_deploy_exact(job, [name for name in chosen if name in TARGETS]))
         for name in (name for name in chosen if name in INT8_TARGETS):
             outcome = _deploy_int8(job, name, quantisation or QuantisationSettings())
             if isinstance(outcome, DeployedTarget):
@@ -148,31 +150,61 @@ def _engine_settings(precision: Literal["fp32", "int8"], output_size: Literal["n
     return EngineSettings(precision=precision, output_size=output_size, threads=torch.get_num_threads())
 
 
-def _write_graph(job: _Job) -> Callable[[EngineSettings], Engine]:
-    """Write what every target is made from; returns how to open what they are compared with."""
-    if job.manifest.network.architecture == ONNX_ARCHITECTURE:
-        shutil.copyfile(job.model_dir / ONNX_FILE, job.graph)
-        return lambda settings: OnnxEngine(job.graph, job.size, settings)
-    network, _ = read_model(job.model_dir)
-    export_onnx(network, job.manifest.network, job.graph)
-    return lambda settings: TorchEngine(network, job.size, settings)
+def _job(model_dir: Path, scratch: Path, frames: Sequence[Array], labels: Sequence[Array] | None) -> _Job:
+    manifest = read_manifest(model_dir)
+    if manifest.network.architecture == ONNX_ARCHITECTURE:
+        return _imported_job(model_dir, scratch, manifest, frames, labels)
+    network, _ = read_model(model_dir)
+    size = manifest.network.input_height, manifest.network.input_width
+    return _Job(
+        model_dir,
+        scratch,
+        manifest,
+        frames,
+        labels,
+        write=lambda path, form: export_onnx(network, manifest.network, path, form),
+        open_reference=lambda settings: TorchEngine(network, size, settings),
+    )
 
 
-def _deploy_exact(
-    job: _Job, open_reference: Callable[[EngineSettings], Engine], names: Sequence[str]
-) -> Iterator[DeployedTarget]:
+def _imported_job(
+    model_dir: Path, scratch: Path, manifest: ModelManifest, frames: Sequence[Array], labels: Sequence[Array] | None
+) -> _Job:
+    """An imported graph is deployed as it is and compared with itself in ONNX Runtime."""
+    graph, size = scratch / "imported.onnx", (manifest.network.input_height, manifest.network.input_width)
+    shutil.copyfile(model_dir / ONNX_FILE, graph)  # whose folder is replaced
+
+    def write(path: Path, form: GraphForm) -> None:
+        if form == "tensorrt-half":
+            raise EngineError("an imported ONNX graph keeps its own arithmetic: choose precision fp32 or int8")
+        shutil.copyfile(graph, path)
+
+    return _Job(
+        model_dir,
+        scratch,
+        manifest,
+        frames,
+        labels,
+        write=write,
+        open_reference=lambda settings: OnnxEngine(graph, size, settings),
+    )
+
+
+def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
     """Export in fp32, target by target, each compared with torch before it replaces the one before."""
     if not names:
         return
     settings = _engine_settings("fp32", "network")
     probes = _spread(job.frames, PARITY_FRAMES) or _noise(job.size)
-    with closing(open_reference(settings)) as engine:
+    with closing(job.open_reference(settings)) as engine:
         reference = [prediction.label for prediction in engine.infer(probes)]
     for name in names:
         start, target = time.monotonic(), TARGETS[name]
         path = _empty(job.scratch / name) / Path(target.file).name
-        target.write(job.graph, path)
-        equal = _compare(name, target.open(path, job.size, settings), probes, reference)
+        target.write(job.graph(target.form), path)
+        precision = "fp16" if target.form == "tensorrt-half" else "fp32"
+        engine = target.open(path, job.size, settings.model_copy(update={"precision": precision}))
+        equal = _compare(name, engine, probes, reference, target.min_equal)
         folder = _install(job, path, target.file, {})
         yield DeployedTarget(name, folder, equal, time.monotonic() - start)
 
@@ -187,7 +219,7 @@ def _deploy_int8(job: _Job, name: str, settings: QuantisationSettings) -> Deploy
     try:
         calibration, held = split(len(job.frames), settings)
         frames = [as_input(job.frames[index], job.size) for index in calibration]
-        target.write(job.graph, path, frames, job.manifest.network.backbone)
+        target.write(job.graph(target.form), path, frames, job.manifest.network.backbone)
         verdict = _judge(job, target, path, held, settings)
     except EngineError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -202,7 +234,7 @@ def _deploy_int8(job: _Job, name: str, settings: QuantisationSettings) -> Deploy
 def _judge(job: _Job, target: Int8Target, path: Path, held: Sequence[int], settings: QuantisationSettings) -> Verdict:
     return judge(
         target.open(path, job.size, _engine_settings("int8", "frame")),
-        target.open(job.graph, job.size, _engine_settings("fp32", "frame")),
+        target.open(job.graph(target.form), job.size, _engine_settings("fp32", "frame")),
         [job.frames[index] for index in held],
         [job.labels[index] for index in held] if job.labels is not None else None,
         num_classes=job.manifest.labels().num_classes,
@@ -226,13 +258,13 @@ def _drop_if_outdated(folder: Path, job: _Job) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _compare(name: str, engine: Engine, frames: Sequence[Array], reference: Sequence[Array]) -> float:
+def _compare(name: str, engine: Engine, frames: Sequence[Array], reference: Sequence[Array], least: float) -> float:
     with closing(engine):
         labels = [prediction.label for prediction in engine.infer(frames)]
     equal = float(np.mean([np.mean(ours == theirs) for ours, theirs in zip(labels, reference, strict=True)]))
-    if equal < MIN_EQUAL:
+    if equal < least:
         raise EngineError(
-            f"{name}: only {100 * equal:.2f} % of the labels are torch's, {100 * MIN_EQUAL:.1f} % are needed: "
+            f"{name}: only {100 * equal:.2f} % of the labels are torch's, {100 * least:.1f} % are needed: "
             "update the backend's package, or run the model with the backend torch"
         )
     return equal

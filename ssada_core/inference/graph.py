@@ -40,6 +40,7 @@ class DeployedGraph(nn.Module):
         std: tuple[float, float, float] = IMAGENET_STD,
         *,
         memory_format: torch.memory_format | None = None,
+        bytes_at_edges: bool = False,
     ) -> None:
         """Wrap a network, which is put in evaluation mode.
 
@@ -49,9 +50,13 @@ class DeployedGraph(nn.Module):
             std: likewise.
             memory_format: order of axes in which the network gets its images; None: as frames come, which torch takes
                 for ``channels_last``.
+            bytes_at_edges: integers only as input and output, for TensorRT, which computes nothing with uint8.
         """
         super().__init__()
         self._memory_format = memory_format
+        self._bytes_at_edges = bytes_at_edges
+        self.register_buffer("_rgb", torch.tensor([2, 1, 0]), persistent=False)
+        self._rgb: Tensor
         self.network = network
         scale = 1.0 / (255.0 * torch.tensor(std))
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -62,17 +67,27 @@ class DeployedGraph(nn.Module):
 
     def forward(self, frames: Tensor) -> GraphOutput:
         """See the class."""
-        rgb = frames.permute(0, 3, 1, 2).flip(1)
-        images = rgb.float() * self.scale + self.shift
+        images = self._planes(frames) * self.scale + self.shift
+        if images.dtype != (wanted := next(self.network.parameters()).dtype):
+            images = images.to(wanted)
         if self._memory_format is not None:
             images = images.contiguous(memory_format=self._memory_format)
         coarse, features = self.network.coarse_with_features(images)
         height, width = int(frames.shape[1]), int(frames.shape[2])
-        label, total, spread = _class_statistics(enlarge(_float32(coarse), self.network.logit_stride, (height, width)))
+        logits = enlarge(_float32(coarse), self.network.logit_stride, (height, width))
+        label, total, spread = _class_statistics(logits, torch.float32 if self._bytes_at_edges else torch.uint8)
+        if self._bytes_at_edges:
+            label = label.to(torch.uint8)
         confidence = (255.0 / total + 0.5).to(torch.uint8)
         classes = max(self.network.num_classes, 2)
         entropy = mean_log(total, classes) + spread.mean(dim=(1, 2))
         return GraphOutput(label, confidence, entropy / math.log(classes), _float32(features))
+
+    def _planes(self, frames: Tensor) -> Tensor:
+        """uint8 ``[B,H,W,3]`` BGR → float32 ``[B,3,H,W]`` RGB."""
+        if self._bytes_at_edges:
+            return frames.float().permute(0, 3, 1, 2).index_select(1, self._rgb)
+        return frames.permute(0, 3, 1, 2).flip(1).float()
 
 
 def _float32(x: Tensor) -> Tensor:
@@ -126,8 +141,8 @@ def mean_log(values: Tensor, highest: float) -> Tensor:
     return pixels.log().mean(dim=1) / (1 << doublings)
 
 
-def _class_statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Arg max (uint8), S = Σ exp d and −Σ d·exp d / S of d = z − max z, each ``[B,H,W]``.
+def _class_statistics(logits: Tensor, ids: torch.dtype = torch.uint8) -> tuple[Tensor, Tensor, Tensor]:
+    """Arg max (of type ``ids``), S = Σ exp d and −Σ d·exp d / S of d = z − max z, each ``[B,H,W]``.
 
     Exact, with one exponential per value: the largest probability is 1/S and the entropy log S − Σ d·exp d / S.
     Written class by class because reductions over the channel axis are the slow part of the graph on a CPU: this
@@ -135,7 +150,7 @@ def _class_statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     planes = logits.unbind(1)
     top = planes[0]
-    label = torch.zeros_like(top, dtype=torch.uint8)
+    label = torch.zeros_like(top, dtype=ids)
     for index, plane in enumerate(planes[1:], start=1):
         label = label.masked_fill(plane > top, index)
         top = torch.maximum(top, plane)

@@ -239,6 +239,8 @@ def _image(
 ) -> str:
     """From uint8 [1,H,W,3] BGR to what the model takes."""
     name = INPUT_NAME
+    if entry.kind != "uint8":  # at once: TensorRT does nothing else with bytes
+        name = parts.add("Cast", [name], "pixels", to=TensorProto.FLOAT)
     if colours == "rgb":
         name = parts.add("Gather", [name, parts.constant("rgb", np.array([2, 1, 0]))], "in_order", axis=3)
     if entry.channels_first:
@@ -246,7 +248,6 @@ def _image(
     if entry.kind == "uint8":
         return name
     shape = (1, 3, 1, 1) if entry.channels_first else (1, 1, 1, 3)
-    name = parts.add("Cast", [name], "pixels", to=TensorProto.FLOAT)
     name = parts.add("Mul", [name, parts.constant("scale", scale[0].reshape(shape))], "scaled")
     name = parts.add("Add", [name, parts.constant("shift", scale[1].reshape(shape))], "normalised")
     return parts.add("Cast", [name], "half", to=TensorProto.FLOAT16) if entry.kind == "float16" else name
@@ -269,7 +270,8 @@ def _of_logits(parts: _Nodes, name: str, answer: OnnxOutput, size: tuple[int, in
         name = parts.add(
             "Resize", [name, "", "", wanted], "enlarged", mode="linear", coordinate_transformation_mode="half_pixel"
         )
-    parts.add("Cast", [parts.add("ArgMax", [name], "ids", axis=1, keepdims=0)], "label", to=TensorProto.UINT8)
+    ids = parts.add("ArgMax", [name], "ids", axis=1, keepdims=0)
+    parts.add("Cast", [parts.add("Cast", [ids], "ids_as_floats", to=TensorProto.FLOAT)], "label", to=TensorProto.UINT8)
     logs = parts.add("LogSoftmax", [name], "logs", axis=1)
     shares = parts.add("Exp", [logs], "shares")
     # Of the k = 1 largest values, because the arguments of ReduceMax differ between opsets.

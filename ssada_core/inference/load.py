@@ -26,6 +26,9 @@ ONNX_FILE = "deploy/onnx-fp32/model.onnx"
 ONNX_INT8_FILE = "deploy/onnx-int8/model.onnx"
 OPENVINO_FILE = "deploy/openvino-fp32/model.xml"
 OPENVINO_INT8_FILE = "deploy/openvino-int8/model.xml"
+TENSORRT_FILE = "deploy/tensorrt-fp32/model.onnx"
+TENSORRT_FP16_FILE = "deploy/tensorrt-fp16/model.onnx"
+TENSORRT_INT8_FILE = "deploy/tensorrt-int8/model.onnx"
 _AUTO_PRECISIONS = ("int8", "fp32")
 """What precision ``auto`` tries, in this order."""
 
@@ -156,10 +159,8 @@ def _choose(model_dir: Path, settings: EngineSettings) -> tuple[str, str, list[s
 
 
 def _order(device: str) -> tuple[str, ...]:
-    """What ``auto`` tries, fastest first: torch on an NVIDIA GPU is ahead of everything on the CPU."""
-    if device == "cpu" or not torch_sees_gpu():
-        return tuple(BACKENDS)
-    return ("torch", *(name for name in BACKENDS if name != "torch"))
+    """What ``auto`` tries, fastest first: whatever runs on an NVIDIA GPU is ahead of everything on the CPU."""
+    return ON_CPU if device == "cpu" or not torch_sees_gpu() else ON_GPU
 
 
 def _precisions(backend: Backend, settings: EngineSettings) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ def _deployed_file(model_dir: Path, backend: Backend, precision: str) -> Path:
 
 
 def _reason(settings: EngineSettings, passed_over: list[str]) -> str:
-    gpu = " and an NVIDIA GPU was found" if settings.backend == "auto" and _order(settings.device)[0] == "torch" else ""
+    gpu = " and an NVIDIA GPU was found" if settings.backend == "auto" and _order(settings.device) is ON_GPU else ""
     auto = f"auto: first that is installed and deployed{gpu}"
     chosen = "asked for by name" if settings.backend != "auto" else auto
     return "; ".join([chosen, *passed_over])
@@ -233,11 +234,27 @@ def _open_torch(model_dir: Path, _: Path, manifest: ModelManifest, settings: Eng
     return TorchEngine(read_model(model_dir)[0], _size(manifest), settings)
 
 
+def _open_tensorrt(_: Path, file: Path, manifest: ModelManifest, settings: EngineSettings) -> Engine:
+    from ssada_core.inference.tensorrt_engine import TensorRtEngine
+
+    return TensorRtEngine(file, _size(manifest), settings)
+
+
 _FP32_FILES = (OPENVINO_FILE, ONNX_FILE)
 _OPENVINO_FILES = {"fp32": _FP32_FILES, "fp16": _FP32_FILES, "bf16": _FP32_FILES, "int8": (OPENVINO_INT8_FILE,)}
 BACKENDS: Mapping[str, Backend] = {
     "openvino": Backend("openvino", "openvino", _OPENVINO_FILES, _open_openvino),
     "onnxruntime": Backend("onnxruntime", "", {"fp32": (ONNX_FILE,), "int8": (ONNX_INT8_FILE,)}, _open_onnxruntime),
     "torch": Backend("torch", "", {"fp32": (), "fp16": (), "bf16": ()}, _open_torch),
+    "tensorrt": Backend(
+        "tensorrt",
+        "tensorrt",
+        {"fp32": (TENSORRT_FILE,), "fp16": (TENSORRT_FP16_FILE,), "int8": (TENSORRT_INT8_FILE,)},
+        _open_tensorrt,
+    ),
 }
-"""Every backend by name, in the order in which ``auto`` tries them on a CPU."""
+"""Every backend by name."""
+ON_CPU = ("openvino", "onnxruntime", "torch")
+"""The order in which ``auto`` tries them on a CPU."""
+ON_GPU = ("tensorrt", "torch", "openvino", "onnxruntime")
+"""The same where torch sees an NVIDIA GPU; onnxruntime without a provider by name is on the CPU."""

@@ -113,6 +113,43 @@ def quantise_onnx(source: Path, path: Path, frames: Sequence[Array], backbone: s
     onnx.save(_quantised(onnx.load(str(source)), batches, backbone, source), str(path))
 
 
+def quantise_tensorrt(source: Path, path: Path, frames: Sequence[Array], backbone: str) -> None:
+    """Write an int8 ONNX model whose Q/DQ nodes are all signed and symmetric: TensorRT takes no others.
+
+    Arguments and errors as for :func:`quantise_openvino`.
+    """
+    import onnx
+
+    batches = [{INPUT_NAME: frame} for frame in frames]
+    model = _quantised(onnx.load(str(source)), batches, backbone, source)
+    _make_signed(model)
+    onnx.save(model, str(path))
+
+
+def _make_signed(model: Any) -> None:  # noqa: ANN401 (onnx.ModelProto)
+    """Let 0…255 steps become 0…127 of twice the size, in place: NNCF itself knows no such target.
+
+    Raises:
+        EngineError: if a zero point is not 0.
+    """
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    pairs = {
+        (node.input[1], node.input[2])
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+    for scale, zero in pairs:
+        point = numpy_helper.to_array(tensors[zero])
+        if point.any():
+            raise EngineError(f"the quantised model has a zero point of {point.max()} ({zero}): TensorRT needs 0")
+        if point.dtype == np.uint8:
+            steps = numpy_helper.to_array(tensors[scale]) * np.float32(255 / 127)
+            tensors[scale].CopyFrom(numpy_helper.from_array(steps, scale))
+            tensors[zero].CopyFrom(numpy_helper.from_array(point.astype(np.int8), zero))
+
+
 def _quantised(model: Any, batches: Sequence[object], backbone: str, source: Path) -> Any:  # noqa: ANN401
     """What nncf makes of a model of OpenVINO's or ONNX's."""
     nncf = _nncf()

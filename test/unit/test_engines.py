@@ -430,8 +430,8 @@ def test_an_export_that_answers_otherwise_is_not_kept(model: Path, monkeypatch: 
 
 
 def test_unknown_targets_are_named(shared_model: Path) -> None:
-    with pytest.raises(EngineError, match=r"'tensorrt-int8'.*onnx-fp32"):
-        deploy(shared_model, targets=("tensorrt-int8",))
+    with pytest.raises(EngineError, match=r"'tensorrt-int4'.*onnx-fp32"):
+        deploy(shared_model, targets=("tensorrt-int4",))
 
 
 def test_model_directories_that_are_none(tmp_path: Path, model: Path) -> None:

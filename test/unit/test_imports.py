@@ -52,6 +52,7 @@ ROS = {
 }
 OPTIONAL = (
     "openvino",
+    "tensorrt",
     "tensorboard",
     "rclpy",
     "ssada_ros",
