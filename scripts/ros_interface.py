@@ -52,7 +52,8 @@ MEANING = {
     ("adaptation_node", "ssada/annotation_result"): "JSON: accepted, or held or refused and why.",
     ("adaptation_node", "ssada/promoted"): "JSON: version in use from now on, and why.",
     ("adaptation_node", "~/status"): "JSON: phase, pool, queries, labels, training, last decision.",
-    ("adaptation_node", "/diagnostics"): "The same for diagnostics tools; 1 Hz.",
+    ("adaptation_node", "/diagnostics"): "Out: the same for diagnostics tools, 1 Hz. In: the masks' latency, for "
+    "which training waits (`sharing`).",
     ("adaptation_node", "~/adapt"): "Start a round now; the answer says why not, if not.",
     ("adaptation_node", "~/rollback"): "Go back to the version before.",
     ("adaptation_node", "~/confirm"): "Promote the version that waits for a human (gate policy `manual`).",

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -35,6 +36,7 @@ from ssada_ros.cameras import MIB, Camera, list_cameras
 from ssada_ros.conversions import fill_image, label_from_image, make_header, string_message
 from ssada_ros.lifecycle import ManagedNode, run_node
 from ssada_ros.mailbox import Delivery
+from ssada_ros.neighbour import Neighbour
 from ssada_ros.node_thread import NodeThread
 from ssada_ros.parameters import declare_settings
 from ssada_ros.pool_room import pool_room
@@ -61,6 +63,7 @@ class AdaptationNode(ManagedNode):
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
         self._adapter: Adapter | None = None
         self._loop: AdaptationLoop | None = None
+        self._neighbour: Neighbour | None = None
         self._cameras: dict[str, Camera] = {}
 
     # -- transitions ---------------------------------------------------------------------------
@@ -92,12 +95,14 @@ class AdaptationNode(ManagedNode):
             self._subscribe_all(loop, undo)
             timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady)
             undo.callback(self.destroy_timer, timer)
+            rounds = Path(self.settings.rounds_dir)
+            self._neighbour = Neighbour(self, self.settings.sharing, rounds, self._steady, undo)
             self._loop = loop
             self._undo_activate = undo.pop_all()
 
     def deactivate(self, _state: LifecycleState) -> None:
         """Unsubscribe and let the working thread end; a running round is stopped and goes on after activation."""
-        self._loop = None
+        self._loop = self._neighbour = None
         self._undo_activate.close()
 
     def cleanup(self, _state: LifecycleState) -> None:
@@ -220,7 +225,8 @@ class AdaptationNode(ManagedNode):
 
     def _report(self) -> None:
         trouble = self._loop.trouble() if self._loop is not None else ""
-        status = {**self._configured().status(), "trouble": trouble}
+        waits = self._neighbour.reason if self._neighbour is not None else ""
+        status = {**self._configured().status(), "trouble": trouble, "training_waits": waits}
         self._status.publish(String(data=json.dumps(status)))
         room = pool_room(self.settings.pool_dir, self.settings.pool, status["pool"], status["pool_bytes"])
         statuses = adaptation_statuses(self.get_name(), {**status, "room": room})

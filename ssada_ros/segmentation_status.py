@@ -14,7 +14,7 @@ from ssada_ros.mailbox import CameraCounts
 from ssada_ros.model_slot import ModelSlot
 from ssada_ros.segmentation_loop import CameraChannel
 from ssada_ros.segmentation_settings import SegmentationSettings
-from ssada_ros.statistics import Timing
+from ssada_ros.statistics import LATENCY_KEY, Timing
 
 ARRIVALS = 6
 """Looks at the counts that the camera's own rate and the share of drops are taken from: the last five seconds."""
@@ -120,6 +120,7 @@ class CameraWatch:
             "age_s": timing.age_s,
             "latency_p50_ms": timing.p50_ms,
             "latency_p99_ms": timing.p99_ms,
+            LATENCY_KEY: timing.recent_p99_ms,
             "engine_p50_ms": timing.engine_p50_ms,
             "overhead_p50_ms": timing.overhead_p50_ms,
             "interval_p50_ms": timing.interval_p50_ms,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LATENCY_KEY = "latency_recent_p99_ms"
+"""Under which the segmentation node's diagnostics give the newest p99; the adaptation node reads it there."""
 WINDOW = 600
 """Frames remembered: two minutes at 5 Hz."""
 
@@ -39,6 +41,7 @@ class Timing:
     interval_p50_ms: float = 0.0
     interval_p99_ms: float = 0.0
     interval_max_ms: float = 0.0
+    recent_p99_ms: float = 0.0
 
 
 class TimingWindow:
@@ -76,7 +79,8 @@ class TimingWindow:
         between = np.percentile(intervals, (50, 99, 100)) if len(intervals) else np.zeros(3)
         spent, added = float(np.median(engine)), float(np.median(latencies - engine))
         age_s = (now_ns - last) / 1e9
-        return Timing(frames, rate, float(p50), float(p99), spent, added, age_s, *map(float, between))
+        now_p99 = float(np.percentile(latencies[-len(recent) :], 99)) if recent else 0.0
+        return Timing(frames, rate, float(p50), float(p99), spent, added, age_s, *map(float, between), now_p99)
 
 
 JUMP_S = 10.0

@@ -32,6 +32,7 @@ from ssada_core.adaptation.round import (
     read_round,
 )
 from ssada_core.adaptation.round_data import RoundData, gather, watched
+from ssada_core.adaptation.sharing import Patience
 from ssada_core.adaptation.worker_guards import (
     OUT_OF_MEMORY,
     Heartbeat,
@@ -140,7 +141,7 @@ def _train(
         run_dir=run_dir,
         class_iou=_class_iou(spec, registry, data, parent.labels().num_classes),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        should_stop=should_stop,
+        should_stop=Patience(run_dir.parent, should_stop, Heartbeat(run_dir).beat),
     )
     with should_stop.during_training():
         result = trainer.run()  # returns at once if a killed attempt had already finished training

@@ -54,6 +54,17 @@ def test_only_the_window_is_remembered_but_all_frames_are_counted():
     assert (timing.p50_ms, timing.p99_ms) == (5.0, 5.0)
 
 
+def test_the_recent_p99_forgets_what_is_older_than_the_horizon():
+    window = TimingWindow()
+    for index in range(60):
+        done = index * 500 * MS
+        window.add(done - (900 if index < 30 else 40) * MS, done)
+    end = 59 * 500 * MS
+    assert window.summary(end, horizon_s=10.0).recent_p99_ms == pytest.approx(40.0)
+    assert window.summary(end, horizon_s=30.0).recent_p99_ms == pytest.approx(900.0)
+    assert window.summary(end + 40 * S, horizon_s=10.0).recent_p99_ms == 0.0
+
+
 def test_one_frame_has_no_rate():
     window = TimingWindow()
     window.add(0, 5 * MS, 3 * MS)
