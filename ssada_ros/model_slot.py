@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,3 +214,14 @@ class ModelSlot:
             retired, self._retired = self._retired, []
         for model in retired:
             model.engine.close()
+        if retired:
+            _return_memory()
+
+
+def _return_memory() -> None:
+    """Give the system what the C library keeps of closed engines.
+
+    Without it a process that swapped ONNX Runtime models 26 times grew from 378 to 771 MB (docs/results/inference.md).
+    """
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -77,10 +77,13 @@ class TimingWindow:
         rate = (len(recent) - 1) / span_s if span_s > 0 else 0.0
         p50, p99 = np.percentile(latencies, (50, 99))
         between = np.percentile(intervals, (50, 99, 100)) if len(intervals) else np.zeros(3)
+        middle, most, longest = map(float, between)
         spent, added = float(np.median(engine)), float(np.median(latencies - engine))
         age_s = (now_ns - last) / 1e9
         now_p99 = float(np.percentile(latencies[-len(recent) :], 99)) if recent else 0.0
-        return Timing(frames, rate, float(p50), float(p99), spent, added, age_s, *map(float, between), now_p99)
+        return Timing(
+            frames, rate, float(p50), float(p99), spent, added, age_s, middle, most, longest, recent_p99_ms=now_p99
+        )
 
 
 JUMP_S = 10.0
