@@ -79,6 +79,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
         "ros",
         "onnxruntime",
         "openvino",
+        "tensorrt",
         "cuda",
         "tensorboard",
         "annotate",
