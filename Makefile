@@ -31,12 +31,13 @@ test-cuda: setup ## The tests that need an NVIDIA GPU
 chaos: setup ## The real system under a seeded storm of faults: make chaos MINUTES=30 SEED=7
 	$(BIN)/python test/chaos/chaos.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
-bench: setup ## Measure engines, node and swaps on this machine; figures in out/bench
+bench: setup ## Measure engines, node, swaps and annotation page on this machine; figures in out/bench
 	mkdir -p out/bench
 	$(BIN)/ssada bench inference --model $(or $(MODEL),sim-day) --json out/bench/inference.json
 	$(BIN)/ssada bench node --model $(or $(MODEL),sim-day) --json out/bench/node.json
 	$(BIN)/ssada bench node --transport --model $(or $(MODEL),sim-day) --json out/bench/transport.json
 	$(BIN)/ssada bench swap --model $(or $(MODEL),sim-day) --json out/bench/swap.json
+	$(BIN)/ssada bench page --json out/bench/page.json
 
 docs: setup ## Write what follows from the code again: config/ssada.yaml, schemas, README's tables
 	$(BIN)/python scripts/generate.py

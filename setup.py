@@ -84,6 +84,9 @@ setup(
         "annotate": ANNOTATE,
         "video": ["av>=12"],
         "foxglove": FOXGLOVE,
+        # Brings opencv-python-headless, which holds the same module as opencv-contrib-python-headless: install that one
+        # again afterwards (pip install --force-reinstall --no-deps opencv-contrib-python-headless).
+        "labelstudio": ["label-studio-sdk>=2.0"],
         "test": [
             "pytest>=8",
             "pytest-timeout",
@@ -114,6 +117,7 @@ setup(
             "camera_node = ssada_ros.camera_node:main",
             "oracle_node = ssada_ros.oracle_node:main",
             "foxglove_node = ssada_ros.foxglove_node:main",
+            "annotator_node = ssada_ros.annotator_node:main",
         ],
     },
     zip_safe=True,

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from ssada_core.commands import annotate, bench, common, data, data_check, evaluate, models, pool, replay, train
+from ssada_core.commands import (
+    annotate,
+    bench,
+    common,
+    data,
+    data_check,
+    evaluate,
+    label_studio,
+    models,
+    pool,
+    replay,
+    train,
+)
 
 app = common.make_app("Road segmentation that learns the road it drives on. Every command has --help with an example.")
 app.command("annotate")(annotate.command)
@@ -14,6 +26,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data_check.app, name="data")
 app.add_typer(data.bag, name="bag")
 app.add_typer(data.source, name="source")
+pool.app.add_typer(label_studio.app, name="labelstudio")
 app.add_typer(pool.app, name="pool")
 app.add_typer(bench.app, name="bench")
 

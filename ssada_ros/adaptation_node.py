@@ -24,6 +24,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from ssada_core.adaptation.adapter import Adapter
+from ssada_core.annotation.page_process import PageProcess
 from ssada_core.annotation.submit import SubmitResult
 from ssada_core.errors import ConfigError, SsadaError
 from ssada_core.store.pool import FrameRecord
@@ -81,6 +82,9 @@ class AdaptationNode(ManagedNode):
             self._adapter = adapter
             undo.callback(setattr, self, "_adapter", None)
             self._offer_services(undo)
+            if settings.annotate.enabled:
+                page = PageProcess(settings.page_job(adapter.pool.label_space), self.get_logger().info)
+                undo.callback(page.close)
             self._undo_configure = undo.pop_all()
         topics = ", ".join(camera.topic for camera in self._cameras.values())
         self.get_logger().info(f"pool {settings.pool_dir}, registry {settings.registry_dir}, cameras: {topics}")

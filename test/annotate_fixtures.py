@@ -122,7 +122,7 @@ class Person:
         self.wait_for(query_id)
 
     def wait_for(self, query_id: str) -> None:
-        self.page.wait_for_selector(f"body[data-ready='{query_id}']")
+        self.page.wait_for_selector(f"body[data-ready='{query_id}'][data-patches]")
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where on the screen the middle of a pixel of the frame is."""

@@ -8,7 +8,10 @@ from ssada_core.adaptation.cycle import CycleSettings
 from ssada_core.adaptation.gate_settings import GateSettings
 from ssada_core.adaptation.worker_process import HUNG_AFTER_S
 from ssada_core.annotation.check import LabelCheckSettings
+from ssada_core.annotation.serve import AnnotateJob
+from ssada_core.annotation.settings import AnnotateSettings
 from ssada_core.inference.engine import EngineSettings
+from ssada_core.labels import LabelSpace
 from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
 from ssada_core.settings import Settings
 from ssada_core.store.pool import PoolSettings
@@ -43,7 +46,20 @@ class AdaptationSettings(Settings):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     label_check: LabelCheckSettings = Field(default_factory=LabelCheckSettings)
+    annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)
     engine: ScoringEngineSettings = Field(default_factory=ScoringEngineSettings)
+
+    def page_job(self, label_space: LabelSpace) -> AnnotateJob:
+        """What the annotation page serves: this pool, by these settings."""
+        return AnnotateJob(
+            pool_dir=self.pool_dir,
+            label_space=label_space.to_dict(),
+            pool=self.pool,
+            annotate=self.annotate,
+            label_check=self.label_check,
+            budget=self.cycle.budget,
+            registry_dir=self.registry_dir,
+        )
 
     def judgeable_cycle(self) -> CycleSettings:
         """The cycle's settings with the audit labels that the gate's policy needs at the least."""

@@ -7,6 +7,7 @@ token must not stand on a command line, which every user of the machine can read
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -39,6 +40,7 @@ class AnnotateJob(Settings):
     label_check: LabelCheckSettings = Field(default_factory=LabelCheckSettings)
     budget: int = Field(0, ge=0, description="Frames that may be asked for; 0 where that is not known.")
     registry_dir: str = Field("", description="Folder of the model registry, to show its figures; empty for none.")
+    ends_with_stdin: bool = Field(False, description="End when standard input is closed: with the parent, however.")
 
 
 def serve(job: AnnotateJob, ready: Callable[[str], None]) -> None:
@@ -72,6 +74,8 @@ def serve(job: AnnotateJob, ready: Callable[[str], None]) -> None:
         thread.start()
         undo.callback(thread.join)
         undo.callback(stop.set)
+        if job.ends_with_stdin:
+            threading.Thread(target=_end_with_stdin, name="parent", daemon=True).start()
         config = uvicorn.Config(
             create_app(bench, settings),
             log_level="warning",
@@ -83,6 +87,12 @@ def serve(job: AnnotateJob, ready: Callable[[str], None]) -> None:
         )
         ready(_address(settings, listener))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass  # nobody says anything; the end is the message
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listen(settings: AnnotateSettings) -> socket.socket:

@@ -9,6 +9,7 @@ from ssada_core.settings import Settings
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 LEAST_TOKEN = 16
+TOKEN_VARIABLE = "SSADA_ANNOTATE_TOKEN"  # noqa: S105 (its name, no secret)
 
 
 class AnnotateSettings(Settings):
@@ -18,7 +19,9 @@ class AnnotateSettings(Settings):
     host: str = Field("127.0.0.1", description="Address to listen on; any but this machine's own demands a token.")
     port: int = Field(8642, ge=0, le=65535, description="Port of the page; 0 takes a free one.")
     token: str = Field(
-        "", description=f"Secret that visitors must give, at least {LEAST_TOKEN} characters; empty: none."
+        "",
+        description=f"Secret that visitors must give, at least {LEAST_TOKEN} characters; empty: {TOKEN_VARIABLE} of "
+        "the environment, which fewer can read than a parameter, or none.",
     )
     max_upload_mb: float = Field(32.0, gt=0, le=1024, description="Largest label or draft that is taken, in megabytes.")
     lease_s: float = Field(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ssada_core.annotation.serve import AnnotateJob, serve
-from ssada_core.annotation.settings import AnnotateSettings
+from ssada_core.annotation.settings import TOKEN_VARIABLE, AnnotateSettings
 from ssada_core.commands.common import LabelsOption, console
 from ssada_core.errors import StoreError
 from ssada_core.labels import load_label_space
@@ -25,7 +25,7 @@ def command(
     ),
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = _DEFAULTS.port,
     token: Annotated[
-        str, typer.Option(help="Secret that visitors must give.", envvar="SSADA_ANNOTATE_TOKEN", show_envvar=True)
+        str, typer.Option(help="Secret that visitors must give.", envvar=TOKEN_VARIABLE, show_envvar=True)
     ] = "",
     registry: Annotated[Path | None, typer.Option(help="Model registry, to show the model's figures.")] = None,
     budget: Annotated[int, typer.Option(min=0, help="Frames that may be asked for, to show the progress.")] = 0,

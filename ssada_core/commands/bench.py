@@ -19,6 +19,7 @@ app = make_app("Measure what the parts cost on this machine.")
 
 app.command("adaptation")(bench_adaptation.command)
 app.command("annotate")(bench_annotation.command)
+app.command("page")(bench_annotation.page)
 
 
 @app.callback()

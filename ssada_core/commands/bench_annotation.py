@@ -1,4 +1,4 @@
-"""``ssada bench annotate``: clicks per frame of a scripted user."""
+"""``ssada bench annotate`` and ``ssada bench page``: what labelling costs a person, in clicks and in waiting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ssada_core.bench.annotation import AnnotationBench, run_annotation_bench
+from ssada_core.bench.page import run_page_bench
 from ssada_core.commands.common import JsonOption, console, progress_bar, report
 
 
@@ -34,4 +35,22 @@ def command(
         f"{figures['clicks_median']:g} clicks in the median, {figures['clicks_most']} at most; "
         f"{figures['reached']} of {len(figures['frames'])} frames reached {target:.0%}"
     )
+    report(figures, json_file)
+
+
+def page(
+    frames: Annotated[int, typer.Option(min=1, help="Queries to open.")] = 6,
+    clicks: Annotated[int, typer.Option(min=1, help="Patches to click in each.")] = 20,
+    json_file: JsonOption = None,
+) -> None:
+    """Time the annotation page at 1280x720 in a real browser, by its own clock: opening a query, repainting a click.
+
+    Example: ssada bench page --json page.json
+    """
+    figures = run_page_bench(frames=frames, clicks=clicks, log=console.print)
+    for name, words in (("open_ms", "a query opens in"), ("click_ms", "a click is repainted in")):
+        row = figures[name]
+        console.print(
+            f"{words} {row['median']:g} ms (p90 {row['p90']:g}, most {row['most']:g}; limit {row['limit']:g})"
+        )
     report(figures, json_file)

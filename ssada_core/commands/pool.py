@@ -33,7 +33,7 @@ def stats(path: PoolArgument, label_space: LabelsOption = "camvid", json_file: J
 
     Example: ssada pool stats out/demo/pool
     """
-    with _open_pool(path, label_space) as opened:
+    with open_pool(path, label_space) as opened:
         found = opened.stats()
     report(
         {
@@ -52,7 +52,7 @@ def verify(path: PoolArgument, label_space: LabelsOption = "camvid") -> int:
 
     Example: ssada pool verify out/demo/pool
     """
-    with _open_pool(path, label_space) as opened:
+    with open_pool(path, label_space) as opened:
         problems = opened.verify()
     for problem in problems:
         console.print(problem)
@@ -77,7 +77,7 @@ def export(
 
     Example: ssada pool export out/demo/pool queries.zip --format cvat
     """
-    with _open_pool(path, label_space) as opened:
+    with open_pool(path, label_space) as opened:
         hider = Hider(PrivacySettings(detectors=hide_with or []))
         count = export_pool(opened, out, format_name=format_name, content=content, hider=hider)
     console.print(f"{out}: {count} frames ({content}, {format_name})")
@@ -99,19 +99,21 @@ def import_labels(
 
     Example: ssada pool import out/demo/pool from_cvat.zip --format cvat --annotator Ada
     """
-    with _open_pool(path, label_space) as opened:
+    with open_pool(path, label_space) as opened:
         results = import_masks(
-            opened, masks, format_name=format_name, annotator=annotator, confirmed=confirmed, on_result=_tell_result
+            opened, masks, format_name=format_name, annotator=annotator, confirmed=confirmed, on_result=tell_result
         )
-    return _report_results(results, json_file)
+    return report_results(results, json_file)
 
 
-def _tell_result(result: SubmitResult) -> None:
+def tell_result(result: SubmitResult) -> None:
+    """Say why a label was not accepted."""
     if result.why:
         console.print(f"{result.query_id}: {result.status}: {result.why}", markup=False, soft_wrap=True)
 
 
-def _report_results(results: list[SubmitResult], json_file: Path | None) -> int:
+def report_results(results: list[SubmitResult], json_file: Path | None) -> int:
+    """Count what became of labels; returns the exit status."""
     counts = Counter(result.status for result in results)
     report({status: counts[status] for status in ("accepted", "held", "refused")}, json_file)
     return 0 if counts["accepted"] == len(results) else 1
@@ -140,7 +142,7 @@ def purge(
     unknown = sorted(set(state or ()) - set(STATES))
     if unknown:
         raise ConfigError(f"--state {unknown[0]}: there are {', '.join(STATES)}")
-    with _open_pool(path, label_space) as opened:
+    with open_pool(path, label_space) as opened:
         limit = time.time_ns() - int((older_than or 0) * _DAY_NS)
         chosen = [
             record
@@ -174,7 +176,7 @@ def hide(
     """
     hider = Hider(PrivacySettings(detectors=detector))
     changed = places = 0
-    with _open_pool(path, label_space) as opened, progress_bar("frames") as tell:
+    with open_pool(path, label_space) as opened, progress_bar("frames") as tell:
         records = opened.frames(states=[state for state in STATES if state != "rejected"])
         for done, record in enumerate(records):
             found = opened.hide(record.id, hider)
@@ -196,7 +198,12 @@ def _forget_drafts(path: Path, records: list[FrameRecord]) -> None:
 
 
 @contextmanager
-def _open_pool(path: Path, label_space: str) -> Iterator[FramePool]:
+def open_pool(path: Path, label_space: str) -> Iterator[FramePool]:
+    """Open a pool that is there.
+
+    Raises:
+        StoreError: if it is none.
+    """
     if not (path / "pool.sqlite").exists():
         raise StoreError(f"{path} is no frame pool: it has no pool.sqlite")
     with FramePool(path, PoolSettings(), label_space=load_label_space(label_space)) as opened:

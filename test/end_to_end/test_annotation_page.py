@@ -21,7 +21,8 @@ class Expected:
         with open_pool(root) as pool:
             record = pool.by_query(query_id)
             prediction, self.confidence = pool.prediction(record)
-            self.patches = superpixels(pool.image(record))[2]
+            levels = superpixels(pool.image(record))
+            self.patches, self.largest = levels[2], levels[4]
         self.prediction, self.label = prediction, prediction.copy()
         self.touched = np.zeros(SIZE, np.bool_)
 
@@ -35,6 +36,16 @@ class Expected:
 
     def patch(self, x, y):
         return self.patches == self.patches[y, x]
+
+    def patches_between(self, start, end):
+        """Patches on the straight way from one pixel to another."""
+        (x0, y0), (x1, y1) = start, end
+        steps = max(abs(x1 - x0), abs(y1 - y0))
+        numbers = {
+            self.patches[int(y0 + (y1 - y0) * k / steps + 0.5), int(x0 + (x1 - x0) * k / steps + 0.5)]
+            for k in range(steps + 1)
+        }
+        return np.isin(self.patches, list(numbers))
 
     def submitted(self, least=0.0):
         return np.where(self.touched | (self.confidence >= least * 255), self.label, 255)
@@ -90,9 +101,9 @@ def test_a_frame_is_corrected_by_mouse_pixel_by_pixel(pool_root, watched_page):
 
 def _correct(person, page, expected):
     """Every tool once, with an undo for good measure."""
-    person.press("4")  # the class by its number; two patches in one drag
+    person.press("4")  # the class by its number; one fast drag leaves no patch on its way out
     person.drag((60, 30), (150, 40))
-    expected.paint(expected.patch(60, 30) | expected.patch(150, 40), 3)
+    expected.paint(expected.patches_between((60, 30), (150, 40)), 3)
 
     page.click(".tool[data-tool=region]")
     page.click(".class:has-text('sidewalk')")
@@ -249,3 +260,90 @@ def test_a_suspicious_label_is_held_until_somebody_looks_again(pool_root, watche
         person.watched.assert_clean()
     record, label, history = stored(pool_root, first)
     assert (record.state, set(np.unique(label)), len(history)) == ("labelled", {3}, 2)
+
+
+def test_fingers_label_and_two_of_them_zoom_without_labelling(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        watched = watched_page(server.origin, has_touch=True, viewport={"width": 800, "height": 1000})
+        person = Person(watched, server.address)
+        page = person.page
+        page.tap(f".card[data-id='{first}']")
+        person.wait_for(first)
+        assert page.is_visible("#steps")  # somebody new is told what to do
+        page.tap("#steps button")
+        assert not page.is_visible("#steps")
+        page.tap(".class:has-text('road')")
+        page.touchscreen.tap(*person.place(60, 30))
+        expected.paint(expected.patch(60, 30), 3)
+        person.saved()
+        before = page.locator("#overlay").bounding_box()["width"]
+        _pinch(page, person.place(120, 72))
+        assert page.locator("#overlay").bounding_box()["width"] > 1.5 * before
+        page.tap("#fit")
+        page.tap("#submit")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
+
+
+def _pinch(page, middle):
+    """Two fingers that part; the first one comes down a moment earlier, as it does."""
+    session = page.context.new_cdp_session(page)
+    x, y = middle
+
+    def touch(kind, *offsets):
+        points = [{"x": x + offset, "y": y, "id": number} for number, offset in enumerate(offsets)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", -20)
+    touch("touchStart", -20, 20)
+    for far in (40, 70, 100):
+        touch("touchMove", -far, far)
+    touch("touchEnd")
+
+
+def test_unsure_places_are_shown_and_visited_and_only_the_clicked_class_changes(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        person.open(first)
+        plain = page.evaluate("overlay.toDataURL()")
+        person.press("h")
+        assert page.evaluate("overlay.toDataURL()") != plain
+        person.press("h")
+        assert page.evaluate("overlay.toDataURL()") == plain
+        person.press("n")
+        page.wait_for_function("document.querySelector('#under').textContent.includes('sure')")
+        person.press("d")
+        assert not page.evaluate("overlay.getContext('2d').getImageData(0, 0, overlay.width, 60).data.some((v) => v)")
+        person.press("d", "x", "9")
+        person.press("]", "]")  # the largest patches, several classes in each
+        x, y = 120, 70
+        person.click(x, y)
+        clicked = expected.largest == expected.largest[y, x]
+        same = clicked & (expected.prediction == expected.prediction[y, x])
+        assert 0 < same.sum() < clicked.sum()
+        expected.paint(same, 8)
+        person.press("v")
+        assert page.is_visible("#raw")
+        person.press("Control+Enter")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
+
+
+def test_a_prediction_submitted_as_it_is_asks_whether_anybody_looked(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        person.open(first)
+        person.press("Control+Enter")
+        person.page.wait_for_selector("dialog:has-text('nothing in it differs from what the model predicts')")
+        person.page.click("dialog button:has-text('It is right')")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    assert stored(pool_root, first)[0].state == "labelled"

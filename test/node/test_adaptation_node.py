@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
+import urllib.request
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
@@ -18,6 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from ssada_core.data.encodings import encode_png
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import DiskFullError
 from ssada_core.store.pool import FramePool, PoolSettings
@@ -378,3 +383,58 @@ def test_a_dead_working_thread_ends_the_process_and_says_so(bench, monkeypatch):
     assert "no more adaptation, the process ends: ZeroDivisionError" in newest(arrays, ": work").message
     assert b.node.trigger_deactivate() == OK
     assert b.node.trigger_cleanup() == OK
+
+
+# -- the annotation page -------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def pages():
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # one that has just ended has no command line any more
+            found += [child] if "ssada_core.annotation.serve" in child.cmdline() else []
+    return found
+
+
+def test_the_page_serves_the_pool_beside_the_node_comes_back_when_killed_and_goes_with_it(bench):
+    port = free_port()
+    b = started(bench(annotate__enabled=True, annotate__port=port))
+    human = asked(b)
+    address = f"http://127.0.0.1:{port}/api"
+
+    def fetch(path, data=None):
+        request = urllib.request.Request(f"{address}/{path}", data)
+        with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+        return None
+
+    b.until(lambda: (fetch("state") or {}).get("queries"))
+    state = fetch("state")
+    assert state["progress"]["budget"] == 4
+    assert {query["id"] for query in state["queries"]} == {query.header.frame_id for query in human.queries}
+    (before,) = pages()
+    before.kill()
+    b.until(lambda: before not in pages() and fetch("state"))
+    first = human.queries[0]
+    answer = fetch(f"queries/{first.header.frame_id}/label", encode_png(truth_of(first)[1]))
+    assert answer["status"] == "accepted"
+    assert b.node._adapter.status()["labels"] == 1  # as good as one over the topic
+    b.node.trigger_deactivate()
+    assert fetch("state")  # labels are given while nothing drives, too
+    b.node.trigger_cleanup()
+    assert pages() == []
+    assert fetch("state") is None
+
+
+def test_a_page_that_others_could_reach_without_a_token_is_refused(bench):
+    b = bench(annotate__enabled=True, annotate__host="0.0.0.0")
+    b.node.trigger_configure()
+    assert b.where == "unconfigured"
+    assert "there is no token" in str(b.node.failure)
+    assert pages() == []

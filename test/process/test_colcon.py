@@ -79,6 +79,7 @@ def test_the_install_space_holds_the_package_and_its_files(install: Path):
         "camera_node",
         "oracle_node",
         "foxglove_node",
+        "annotator_node",
     }
     share = prefix / "share" / "ssada_ros"
     for name in (

@@ -64,6 +64,7 @@ OPTIONAL = (
     "foxglove",
     "fastapi",
     "uvicorn",
+    "label_studio_sdk",
 )
 
 

@@ -85,6 +85,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
         "annotate",
         "signature",
         "sbom",
+        "labelstudio",
         "video",
         "foxglove",
         "test",
@@ -115,6 +116,7 @@ def test_every_console_script_leads_to_a_main(wheel: zipfile.ZipFile):
         "camera_node",
         "oracle_node",
         "foxglove_node",
+        "annotator_node",
     }
     for target in names.values():
         module, _, function = target.partition(":")

@@ -23,13 +23,13 @@ export class ApiError extends Error {
   }
 }
 
-export async function call(path, { method = "GET", json, body, keepalive = false } = {}) {
+export async function call(path, { method = "GET", json, body, keepalive = false, signal } = {}) {
   const headers = { "x-holder": me.holder, "x-person": me.person, "x-name": encodeURIComponent(me.name) };
   if (json !== undefined) headers["content-type"] = "application/json";
   if (body !== undefined) headers["content-type"] = "image/png";
   let answer;
   try {
-    answer = await fetch(`/api/${path}`, { method, headers, keepalive, body: json !== undefined ? JSON.stringify(json) : body });
+    answer = await fetch(`/api/${path}`, { method, headers, keepalive, signal, body: json !== undefined ? JSON.stringify(json) : body });
   } catch {
     throw new ApiError(0, "the server does not answer");
   }
@@ -52,7 +52,7 @@ export const getJson = async (path) => (await call(path)).json();
 export const postJson = async (path, json = {}) => (await call(path, { method: "POST", json })).json();
 
 /** Bytes, or null where there are none. */
-export async function getBytes(path) {
-  const answer = await call(path);
+export async function getBytes(path, signal) {
+  const answer = await call(path, { signal });
   return answer.status === 204 ? null : new Uint8Array(await answer.arrayBuffer());
 }

@@ -40,7 +40,8 @@ export class Autosave {
     this.tell("saving", "");
     try {
       const png = await encodePng(this.mask.planes(), this.mask.width, 2 * this.mask.height);
-      await call(`queries/${this.id}/draft`, { method: "PUT", body: png });
+      // Small ones are sent even when the page is closed meanwhile; browsers allow it up to 64 KB.
+      await call(`queries/${this.id}/draft`, { method: "PUT", body: png, keepalive: png.size < 60000 });
       this.tell(this.dirty ? "saving" : "saved", "");
     } catch (error) {
       this.dirty = true;

@@ -26,6 +26,7 @@ export class Editor {
     this.leave = leave;
     this.level = Math.floor(this.levels / 2);
     this.patchSets = [];
+    this.loading = new AbortController(); // of patches, which nobody waits for when the frame goes
     this.closed = false;
   }
 
@@ -33,26 +34,34 @@ export class Editor {
     const base = `queries/${this.info.id}`;
     const { width, height } = this.info;
     const size = width * height;
+    const patches = this.loadLevel(this.level).catch((error) => this.closed || toast(error.message, "bad"));
     const [picture, prediction, draft, label] = await Promise.all([
       call(`${base}/image`).then((answer) => answer.blob()).then(createImageBitmap),
       getBytes(`${base}/prediction`),
       this.info.draft ? getBytes(`${base}/draft`) : null,
       this.info.versions ? getBytes(`${base}/label`) : null,
-      this.loadLevel(this.level),
     ]);
     this.mask = new Mask(width, height, prediction ? prediction.subarray(0, size) : new Uint8Array(size).fill(UNSURE));
     this.confidence = prediction ? prediction.subarray(size) : null;
     if (label) this.mask.adopt(label);
     if (draft) this.mask.restore(draft);
     this.#build(picture);
-    for (let level = 0; level < this.levels; level++) if (level !== this.level) this.loadLevel(level).catch(() => {});
+    await patches; // the frame can be worked on meanwhile
+    for (let level = 0; level < this.levels && !this.closed; level++) await this.loadLevel(level).catch(() => {});
   }
 
   async loadLevel(level) {
     if (this.patchSets[level]) return;
-    const bytes = await getBytes(`queries/${this.info.id}/superpixels/${level}`);
+    const bytes = await getBytes(`queries/${this.info.id}/superpixels/${level}`, this.loading.signal);
     this.patchSets[level] = new Patches(new Uint16Array(bytes.buffer));
-    if (level === this.level && this.toolbox) this.toolbox.patches = this.patchSets[level];
+    if (level === this.level && this.view && !this.closed) this.#usePatches();
+  }
+
+  #usePatches() {
+    this.toolbox.patches = this.patchSets[this.level] || null;
+    this.outline = null;
+    if (this.toolbox.patches) document.body.dataset.patches = this.level;
+    this.view.mark();
   }
 
   #build(bitmap) {
@@ -64,7 +73,6 @@ export class Editor {
     this.picture = new Picture($("#overlay"), this.mask, this.classes);
     this.picture.confidence = this.confidence;
     this.toolbox = new Toolbox(this.mask);
-    this.toolbox.patches = this.patchSets[this.level];
     const marks = $("#marks").cloneNode();
     $("#marks").replaceWith(marks); // with its listeners, those of the last query go
     this.view = new View([$("#pane"), $("#raw")], marks, this.info.width, this.info.height);
@@ -79,6 +87,7 @@ export class Editor {
     this.keeper = setInterval(() => this.keep(), KEEP_MS);
     marks.focus();
     document.body.dataset.ready = this.info.id;
+    this.#usePatches();
   }
 
   changed(box) {
@@ -106,6 +115,7 @@ export class Editor {
     if (this.toolbox.tool === "polygon") return this.corner(point);
     if (!this.view.inside(pixel)) return undefined;
     this.view.cursor = pixel;
+    if (this.toolbox.tool === "superpixel" && !this.toolbox.patches) return toast("The patches are being made: try again in a moment, or use another tool.");
     this.working = true;
     this.toolbox.start(pixel);
     return this.view.mark();
@@ -252,10 +262,9 @@ export class Editor {
 
   setLevel(level) {
     this.level = Math.max(0, Math.min(this.levels - 1, level));
-    this.toolbox.patches = this.patchSets[this.level] || null;
     this.visited = null;
-    this.loadLevel(this.level).then(() => this.view.mark()).catch((error) => toast(error.message, "bad"));
-    this.view.mark();
+    this.#usePatches();
+    this.loadLevel(this.level).catch((error) => toast(error.message, "bad"));
   }
 
   undo() { this.mask.undo(); this.outline = null; this.view.mark(); }
@@ -291,6 +300,7 @@ export class Editor {
   async #answered({ status, why }) {
     if (status === "accepted") {
       toast("Label stored. Thank you!", "good");
+      localStorage.setItem("ssada-knows", "yes");
       this.close(false);
       this.leave(true);
     } else if (status === "held") {
@@ -331,6 +341,8 @@ export class Editor {
       buttons: [{ label: "Cancel", value: null }, { label: skip ? "Skip it" : "Delete the frame", value: "go", kind: skip ? "primary" : "danger" }],
     });
     if (!reason) return;
+    this.loading.abort();
+    this.loading = new AbortController();
     try {
       await postJson(`queries/${this.info.id}/${kind}`, { reason });
       toast(skip ? "Skipped." : "The frame is deleted.");
@@ -345,8 +357,10 @@ export class Editor {
   close(save = true) {
     if (this.closed) return;
     this.closed = true;
+    this.loading.abort();
     clearInterval(this.keeper);
     delete document.body.dataset.ready;
+    delete document.body.dataset.patches;
     const id = this.info.id;
     const release = () => call(`queries/${id}/close`, { method: "POST", json: {}, keepalive: true }).catch(() => {});
     if (save && this.autosave) this.autosave.save().then(release);

@@ -28,6 +28,8 @@ export class Panel {
     $("#title").textContent = query.unsure_classes?.length ? `Unsure of ${query.unsure_classes.join(", ")}` : info.id;
     $("#subtitle").textContent = [query.reason, query.camera, ago(query.age_s)].filter(Boolean).join(" · ");
     $("#audit-note").hidden = !query.audit;
+    $("#steps").hidden = localStorage.getItem("ssada-knows") === "yes";
+    this.on("#steps button", "click", () => { localStorage.setItem("ssada-knows", "yes"); $("#steps").hidden = true; });
     this.#tools();
     this.#classes();
     this.#options();

@@ -49,7 +49,7 @@ export class Toolbox {
   }
 
   move(point) {
-    if (this.tool === "superpixel") this.#patch(point);
+    if (this.tool === "superpixel") this.#patches(this.last, point);
     else if (this.tool === "brush" || this.tool === "eraser") this.#stroke(this.last, point);
     this.last = point;
   }
@@ -83,6 +83,18 @@ export class Toolbox {
 
   #patch(point) {
     if (this.patches) this.#paint(this.patches.spans(this.patches.at(this.index(point))));
+  }
+
+  /** Every patch on the way: a fast hand leaves none out. */
+  #patches(from, to) {
+    const dx = to.x - from.x, dy = to.y - from.y, steps = Math.max(Math.abs(dx), Math.abs(dy));
+    let before = this.patches ? this.patches.at(this.index(from)) : -1;
+    for (let k = 1; k <= steps && this.patches; k++) {
+      const point = { x: Math.round(from.x + (dx * k) / steps), y: Math.round(from.y + (dy * k) / steps) };
+      const number = this.patches.at(this.index(point));
+      if (number !== before) this.#patch(point);
+      before = number;
+    }
   }
 
   #stroke(from, to) {
