@@ -236,8 +236,6 @@ def questions(facts: Facts, settings: CycleSettings) -> int:
     """How many frames to ask for now: a whole batch or what is left of the budget, or none."""
     count = min(settings.batch, settings.max_open, settings.budget - facts.asked)
     needed = settings.frames_between if facts.asked else settings.min_frames
-    if facts.drifted:  # the sooner the new road is labelled, the sooner it is learned
-        needed = count
     if count < 1 or facts.open + count > settings.max_open or facts.buffered_new < max(needed, count):
         return 0
     return count

@@ -29,7 +29,7 @@ class DriftSettings(Settings):
 
     enabled: bool = Field(True, description="Compare the frames with those that the model was made from.")
     start_rounds: bool = Field(
-        True, description="Ask at once when the road changes, and train as soon as the answers can be judged."
+        True, description="Ask about a new road alone, and train as soon as all that was asked is answered."
     )
     camera: str = Field("", description="Name of the camera that is compared; empty: the first that sends a frame.")
     window: int = Field(

@@ -177,5 +177,6 @@ def _read_model(arrays: Mapping[str, Any], name: str, finite: bool) -> ModelMeas
         histogram=np.asarray(arrays[f"{name}.histogram"], np.int64),
         latencies_s=np.asarray(arrays[f"{name}.latencies_s"], np.float64),
         finite=finite,
-        cases=np.asarray(arrays[f"{name}.cases"], np.int64),
+        # Files of an earlier release have none.
+        cases=np.asarray(arrays.get(f"{name}.cases", np.zeros((0, 0, 0))), np.int64),
     )
