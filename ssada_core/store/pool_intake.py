@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from ssada_core.data.compressed import decode_compressed, encode_jpeg, sniff
 from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import DataError, EncodingError, PrivacyError
-from ssada_core.store import pool_clips, pool_queries, pool_upkeep
+from ssada_core.store import pool_queries, pool_upkeep
 from ssada_core.store.files import DiskFullError, make_directory, write_atomic
 from ssada_core.store.pool_filters import RateLimiter, ThumbnailIndex, judge, thumbnail
 from ssada_core.store.pool_records import Added, FrameRecord, PoolSettings
@@ -39,13 +38,10 @@ class Intake:
         self.trouble = ""
         """Why the newest frame that was due was not stored, where that is not as it should be."""
 
-    def add(
-        self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int, *, domain: str, clip: int | None
-    ) -> Added:
-        """See :meth:`FramePool.add` and, with a clip, :meth:`FramePool.keep`."""
+    def add(self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int) -> Added:
+        """See :meth:`FramePool.add`."""
         with self._lock:
-            due = self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns)
-            if not due and clip is None:
+            if not self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns):
                 return Added(None, "rate")
             pixels = _pixels(image, jpeg)
             try:
@@ -53,7 +49,7 @@ class Intake:
                     pixels, hidden = self._hider.hide(pixels)
                     jpeg = None if hidden else jpeg
                 data = jpeg if jpeg is not None else encode_jpeg(pixels, self._settings.jpeg_quality)
-                added = self._store(pixels, data, camera, stamp_ns, domain, clip)
+                added = self._store(pixels, data, camera, stamp_ns)
             except PrivacyError as error:
                 return self._refuse("privacy", str(error))
             except pool_upkeep.NoRoomError as error:
@@ -70,19 +66,14 @@ class Intake:
         self._told = reason
         return Added(None, reason)
 
-    def _store(self, pixels: Array, data: bytes, camera: str, stamp_ns: int, domain: str, clip: int | None) -> Added:
+    def _store(self, pixels: Array, data: bytes, camera: str, stamp_ns: int) -> Added:
         row = thumbnail(pixels)
-        with self._database.transaction(durable=clip is not None):
-            known = pool_clips.mark(self._database, clip, camera, stamp_ns) if clip is not None else None
-            if known is not None:
-                return Added(known, "stored")
+        with self._database.transaction(durable=False):
             repeated = self._repeats(camera, row)
-            if repeated is not None and clip is None:
+            if repeated is not None:
                 return Added(None, repeated)
             evicted, files = pool_upkeep.make_room(self._database, self._root, self._settings, needed=len(data))
             record = self._insert(pixels.shape, data, camera, stamp_ns, row)
-            self._database.execute("UPDATE frames SET domain=?, clip=? WHERE id=?", (domain, clip, record.id))
-            record = replace(record, domain=domain, clip=clip)
         if evicted:
             for index in self._indices.values():
                 index.remove(evicted)
