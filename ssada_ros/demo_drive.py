@@ -23,6 +23,7 @@ from ssada_ros.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0
 SERVICE_TIMEOUT_S = 20.0
+SERVICE_RETRY_S = 5.0
 LAST_MASKS_S = 1.5
 """How long the last frames' masks are waited for once the camera has stopped."""
 TICK_S = 0.25
@@ -155,12 +156,16 @@ class Drive:
     def _call(self, client: Client, request: Any) -> Any:  # noqa: ANN401 (service types have no common base)
         if not client.wait_for_service(SERVICE_TIMEOUT_S):
             raise SsadaError(f"service {client.srv_name} did not appear within {SERVICE_TIMEOUT_S:.0f} s")
-        done = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(SERVICE_TIMEOUT_S):
-            raise SsadaError(f"service {client.srv_name} did not answer within {SERVICE_TIMEOUT_S:.0f} s")
-        return future.result()
+        end = time.monotonic() + SERVICE_TIMEOUT_S
+        # Asked again: a server that does not know a new client yet drops its answer. Twice does no harm here.
+        while time.monotonic() < end:
+            done = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _, done=done: done.set())
+            if done.wait(SERVICE_RETRY_S):
+                return future.result()
+            client.remove_pending_request(future)
+        raise SsadaError(f"service {client.srv_name} did not answer within {SERVICE_TIMEOUT_S:.0f} s")
 
 
 @contextmanager

@@ -91,17 +91,23 @@ class Caller:
             assert time.monotonic() < end, f"{what}; before it {list(self.last)}\n{logs}"
             rclpy.spin_once(self.node, timeout_sec=0.05)
 
+    def client(self, kind, service):
+        """The one client of a service. A new one waits: a server that does not know it yet drops its answer."""
+        if service not in self.clients:
+            self.clients[service] = self.node.create_client(kind, service)
+            self.until(self.clients[service].service_is_ready, f"{service} is not offered")
+            known = time.monotonic() + 1.0
+            self.until(lambda: time.monotonic() > known, "time stands still")
+        return self.clients[service]
+
     def call(self, kind, service, **request):
         """The answer, or None if there is no such service now."""
         self.last.append((service, request))
         self.made[service.rpartition("/")[2]] += 1
-        if service not in self.clients:
-            self.clients[service] = self.node.create_client(kind, service)
-        client = self.clients[service]
-        if service.partition("/")[2] in (*SERVICES, "pause"):  # a node has these while it is configured
-            if self.state[ADAPTATION] == "unconfigured":
-                return None
-            self.until(client.service_is_ready, f"{service} is not offered")
+        # A node has these while it is configured.
+        if service.partition("/")[2] in (*SERVICES, "pause") and self.state[ADAPTATION] == "unconfigured":
+            return None
+        client = self.client(kind, service)
         self.until(client.service_is_ready, f"{service} is not offered")
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"{service} {request} has no answer")

@@ -179,7 +179,7 @@ def test_incompatible_qos_is_said_with_the_parameter_to_set(run, watcher, regist
         lines.append(line)
         if "less reliability" in line:
             break
-    assert "set the parameter 'camera_reliability' of this node" in lines[-1], lines
+    assert "set the parameter 'camera_reliability' to best_effort" in lines[-1], lines
     watcher.destroy_publisher(camera)
 
 

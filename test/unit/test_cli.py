@@ -197,7 +197,7 @@ def test_source_packs(tmp_path: Path) -> None:
 
 def test_pools_are_counted_and_verified(tmp_path: Path) -> None:
     image, _ = SimulatedDrive(seed=0, size=(64, 96)).frame(0, "day")
-    with FramePool(tmp_path / "pool", PoolSettings(), label_space=CAMVID) as pool:
+    with FramePool(tmp_path / "pool", PoolSettings(keep_free_share=0.0), label_space=CAMVID) as pool:
         assert pool.add(image, jpeg=encode_jpeg(image), camera="front", stamp_ns=1_000_000_000).reason == "stored"
     stats = strict_json(ssada("pool", "stats", tmp_path / "pool").stdout)
     assert stats["frames"]["buffered"] == 1  # type: ignore[index]
