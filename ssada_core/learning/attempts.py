@@ -7,8 +7,8 @@ from typing import Any
 
 from ssada_core.learning.settings import TrainingSettings
 
-FREE = frozenset({"threads", "prefetch", "cache_megabytes", "checkpoint_every"})
-"""Settings that may change between attempts: they do not change the result."""
+FREE = frozenset({"threads", "prefetch", "cache_megabytes", "checkpoint_every", "trained_share"})
+"""Settings that may change between attempts: they do not change the iterations."""
 
 
 class Clock:

@@ -125,6 +125,14 @@ class TrainingSettings(Settings):
     poly_power: float = Field(0.9, ge=0, le=10, description="Exponent of the decay after the warm-up.")
     freeze_batch_norm: bool = Field(True, description="Keep batch norm's statistics as the round found them.")
 
+    trained_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the trained weights in the result; the rest are those that the training began with, "
+        "which forgets less.",
+    )
+
     ohem_threshold: float = Field(OHEM_THRESHOLD, ge=0, le=1, description="Pixels above this probability are easy.")
     ohem_min_kept_share: float = Field(
         MIN_KEPT_SHARE, gt=0, le=1, description="Share of the batch's pixels that is always learned from."

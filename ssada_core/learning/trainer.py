@@ -27,6 +27,7 @@ from ssada_core.learning.checkpoint import (
     save_checkpoint,
 )
 from ssada_core.learning.distributed import World
+from ssada_core.learning.interpolation import interpolate, weights_of
 from ssada_core.learning.loaders import BatchMaker, BatchStream, TrainingData
 from ssada_core.learning.objective import Objective
 from ssada_core.learning.pointwise import dilated_pointwise
@@ -146,6 +147,7 @@ class Trainer:
             StoreError: if progress or checkpoint cannot be written.
         """
         make_directory(self._run_dir)
+        first = weights_of(self.network) if self.settings.trained_share < 1 else {}
         start, before = self._resume()
         self._world.wait()  # the first process writes a new checkpoint only when all have read the old one
         module = self._distributed()
@@ -154,6 +156,8 @@ class Trainer:
         with fast, ProgressLog(self._run_dir / PROGRESS_FILE, keep=start, silent=not self._world.leads) as log:
             done = self._train(module, start, clock, log)
             self._world.wait()  # until the first has written its last checkpoint
+            if first and done == self.settings.iterations:  # after it: an attempt that resumes does the same
+                interpolate(self.network, first, self.settings.trained_share)
             return TrainingResult(done, clock.seconds(), log.recent_losses(), done < self.settings.iterations)
 
     def _use(self, data: TrainingData, class_iou: NDArray[np.floating] | None) -> None:

@@ -158,6 +158,24 @@ def test_a_finished_round_returns_at_once_with_its_weights(tmp_path: Path):
     assert torch.equal(network.head.weight, weights(tmp_path)["network.head.weight"])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_the_result_is_a_step_back_to_the_first_weights_and_the_checkpoint_is_not(tmp_path: Path, share: float):
+    first, network = tiny(seed=0).state_dict(), tiny(seed=0)
+    settings = with_(iterations=6, trained_share=share)
+    Trainer(network, tiny_data(), settings, run_dir=tmp_path).run()
+    trained = weights(tmp_path)
+    for name, value in network.state_dict().items():
+        last = trained[f"network.{name}"]
+        if value.is_floating_point():
+            np.testing.assert_allclose(value, share * last + (1 - share) * first[name], rtol=1e-5, atol=1e-6)
+        else:
+            assert torch.equal(value, last)
+    assert not torch.equal(trained["network.head.weight"], first["head.weight"])
+    again = tiny(seed=0)  # a process that finds the round finished comes to the same
+    Trainer(again, tiny_data(), settings, run_dir=tmp_path).run()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+
+
 def test_a_torn_last_line_and_lines_past_the_checkpoint_are_done_again(tmp_path: Path):
     train(tmp_path / "whole", SETTINGS)
     calls = iter(range(1000))
