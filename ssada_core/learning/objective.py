@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -76,7 +78,7 @@ class Objective(nn.Module):
         else:
             result = ssada_step(
                 self.network,
-                batch,
+                self._due(iteration, batch),
                 self._settings,
                 thresholds=thresholds(iteration, self._settings, self._iou),
                 unlabelled_weight=unlabelled_weight(iteration, self._settings),
@@ -85,6 +87,13 @@ class Objective(nn.Module):
                 rare=self._rare,
             )
         return result.loss, result.figures
+
+    def _due(self, iteration: int, batch: Batch) -> Batch:
+        """The batch without its unlabelled frames where their loss weighs nothing: they would cost most of the step."""
+        labels = batch.source is not None or batch.labelled is not None
+        if labels and unlabelled_weight(iteration, self._settings) == 0 and self._settings.mixing.mode == "none":
+            return replace(batch, unlabelled=None)
+        return batch
 
     def share_thresholds(self, world: World) -> None:
         """TUFL's adaptive thresholds follow each process's own batch; their mean is what all go on with."""

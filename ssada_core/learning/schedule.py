@@ -71,9 +71,11 @@ def thresholds(iteration: int, settings: TrainingSettings, iou: Tensor | None) -
 
 
 def unlabelled_weight(iteration: int, settings: TrainingSettings) -> float:
-    """Weight of the unlabelled loss at ``iteration`` (from 0): linear from 0 over the ramp, then all of it."""
-    ramp = settings.unlabelled_ramp * settings.iterations
-    return settings.unlabelled_weight * min(1.0, iteration / ramp if ramp > 0 else 1.0)
+    """Weight of the unlabelled loss at ``iteration`` (from 0): 0 before the start, linear over the ramp, then all."""
+    start, ramp = (share * settings.iterations for share in (settings.unlabelled_start, settings.unlabelled_ramp))
+    if iteration < start:
+        return 0.0
+    return settings.unlabelled_weight * min(1.0, (iteration - start) / ramp if ramp > 0 else 1.0)
 
 
 def teacher_decay(iteration: int, maximum: float) -> float:

@@ -151,6 +151,12 @@ class TrainingSettings(Settings):
     )
     threshold: float = Field(0.0, ge=0, le=1, description="Tau of the fixed confidence test.")
     unlabelled_weight: float = Field(1.0, ge=0, le=100, description="Weight of the unlabelled loss beside the others.")
+    unlabelled_start: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the iterations before which there is no such loss, where there are labels to learn from.",
+    )
     unlabelled_ramp: float = Field(
         0.0,
         ge=0,

@@ -77,6 +77,8 @@ def test_the_unlabelled_loss_rises_to_its_weight():
     assert unlabelled_weight(0, SETTINGS) == 1.0, "the paper's: the same weight from the start"
     rising = SETTINGS.model_copy(update={"unlabelled_weight": 0.5, "unlabelled_ramp": 0.5})
     assert [unlabelled_weight(at, rising) for at in (0, 25, 50, 99)] == pytest.approx([0.0, 0.25, 0.5, 0.5])
+    late = rising.model_copy(update={"unlabelled_start": 0.4})
+    assert [unlabelled_weight(at, late) for at in (39, 40, 65, 90, 99)] == pytest.approx([0.0, 0.0, 0.25, 0.5, 0.5])
 
 
 def test_the_teachers_decay_warms_up():

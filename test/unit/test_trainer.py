@@ -277,6 +277,17 @@ def test_the_supervised_modes_are_the_same_step_with_parts_missing(tmp_path: Pat
     assert set(result.losses) == expected
 
 
+def test_before_its_start_the_unlabelled_loss_is_not_computed(tmp_path: Path):
+    settings = with_(iterations=6, unlabelled_start=0.5)
+    Trainer(tiny(), tiny_data(), settings, run_dir=tmp_path / "late").run()
+    assert ["loss_unlabelled" in one for one in figures(tmp_path / "late")] == [False] * 3 + [True] * 3
+    supervised = TrainingData(tiny_data().source, tiny_data().labelled)
+    Trainer(tiny(), supervised, settings, run_dir=tmp_path / "without").run()
+    assert figures(tmp_path / "late")[:3] == figures(tmp_path / "without")[:3]
+    Trainer(tiny(), TrainingData(unlabelled=tiny_data().unlabelled), settings, run_dir=tmp_path / "alone").run()
+    assert all("loss_unlabelled" in one for one in figures(tmp_path / "alone"))
+
+
 def test_frozen_statistics_stay_and_the_others_move(tmp_path: Path):
     for frozen in (True, False):
         network = tiny()
