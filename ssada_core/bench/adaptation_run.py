@@ -137,10 +137,11 @@ def _data(
     bench: BenchSettings, chosen: Recipe, pool: Samples, labelled: list[int], size: tuple[int, int], space: LabelSpace
 ) -> TrainingData:
     parts = PARTS[chosen.mode] if chosen.mode is not None else frozenset()
+    rest = [index for index in range(len(pool)) if index not in labelled]  # a label says more than a guess at it
     return TrainingData(
         source=ResizedSamples(open_samples(bench.data.source, space), size) if "source" in parts else None,
         labelled=ResizedSamples(Subset(pool, labelled), size) if "labelled" in parts else None,
-        unlabelled=ResizedSamples(pool, size) if "unlabelled" in parts else None,
+        unlabelled=ResizedSamples(Subset(pool, rest), size) if "unlabelled" in parts and rest else None,
     )
 
 
