@@ -1,4 +1,4 @@
-"""``ssada bench node`` and ``ssada bench swap``; nothing here imports ROS until it is needed."""
+"""``ssada bench`` with ``node`` and ``swap``; nothing here imports ROS until it is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssada_core.commands.bench import parse_size, words
+from ssada_core.commands.bench import app, parse_size, words
 from ssada_core.commands.common import JsonOption, console, report
 from ssada_core.errors import ConfigError, require
 from ssada_core.inference.engine import EngineSettings
@@ -19,6 +19,7 @@ PrecisionOption = Annotated[str, typer.Option(help="As engine.precision of the n
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads of the engine; 0 leaves it to the backend.")]
 
 
+@app.command("node")
 def node(
     model: ModelOption = "sim-day",
     network_size: NetworkSizeOption = "384x640",
@@ -60,6 +61,7 @@ def node(
     report(found, json_file)
 
 
+@app.command("swap")
 def swap(
     model: ModelOption = "sim-day",
     network_size: NetworkSizeOption = "384x640",

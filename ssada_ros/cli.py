@@ -9,16 +9,15 @@ from typing import Annotated
 
 import typer
 
-from ssada_core.cli import app
-from ssada_core.commands import bench, replay
+from ssada_core.cli import COMMANDS, app
 from ssada_core.commands.common import console, report, run
+from ssada_core.commands.lazy import add_lazily
 from ssada_core.errors import ConfigError, require
-from ssada_core.replay.driver import OpenRos
-from ssada_ros import bench_commands
 from ssada_ros.demo_options import Annotator, DemoOptions
 
-bench.app.command("node")(bench_commands.node)
-bench.app.command("swap")(bench_commands.swap)
+# The core's commands that can do more where there is ROS.
+add_lazily(app, "replay", "ssada_ros.replay_command:command", COMMANDS["replay"][1])
+add_lazily(app, "bench", "ssada_ros.bench_commands:app", COMMANDS["bench"][1])
 
 
 @app.command("demo")
@@ -103,17 +102,8 @@ def up(
     return 0
 
 
-def _ros_driver() -> OpenRos:
-    """For ``ssada replay --through-ros``."""
-    _require_ros()
-    from ssada_ros.drive import RosDriver
-
-    return RosDriver
-
-
 def main() -> int:
     """Run the command line; returns the exit status."""
-    replay.open_ros = _ros_driver
     return run(app)
 
 

@@ -16,12 +16,19 @@ from ssada_core.annotation.desk import Desk
 from ssada_core.annotation.exchange import export_pool, import_masks
 from ssada_core.annotation.submit import SubmitResult
 from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
+from ssada_core.commands.lazy import add_lazily
 from ssada_core.data.privacy import Hider, PrivacySettings
 from ssada_core.errors import ConfigError, StoreError
 from ssada_core.labels import load_label_space
 from ssada_core.store.pool import STATES, FramePool, FrameRecord, PoolSettings
 
 app = make_app("Look into a frame pool, and take out of it what must not stay.")
+add_lazily(
+    app,
+    "labelstudio",
+    "ssada_core.commands.label_studio:app",
+    "Label in Label Studio: push frames with predictions, pull masks.",
+)
 
 PoolArgument = Annotated[Path, typer.Argument(help="Folder of the pool.")]
 _DAY_NS = 86_400 * 10**9

@@ -135,6 +135,15 @@ def test_every_command_has_a_help_with_an_example() -> None:
             assert f"Example: ssada {' '.join(words)} " in " ".join(shown.output.replace("│", " ").split()), words
 
 
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    from ssada_core.cli import COMMANDS
+    from ssada_core.commands.lazy import load
+
+    for name, (target, words) in COMMANDS.items():
+        own = load(f"ssada_core.commands.{target}", name).help
+        assert " ".join(own.split("\n\n")[0].split()) == words, name
+
+
 def test_evaluate_prints_pure_json_and_writes_the_same(run_dir: Path, tmp_path: Path) -> None:
     done = ssada(
         *("evaluate", "--model", run_dir / "run" / "model", "--data", "sim:night:3:0-10:5"),

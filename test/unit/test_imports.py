@@ -120,15 +120,42 @@ def test_no_module_imports_itself_in_a_circle():
     assert sorted(remaining) == []
 
 
-@pytest.mark.parametrize("module", ["ssada_core.cli", "ssada_core.adaptation.worker", "ssada_core.adaptation.adapter"])
-def test_importing_the_core_needs_no_optional_package(module: str):
-    program = f"import json, sys; import {module}; print(json.dumps([m for m in {OPTIONAL!r} if m in sys.modules]))"
+EVERY_COMMAND = ", ".join(
+    f"ssada_core.commands.{path.stem}" for path in sorted((REPOSITORY / "ssada_core" / "commands").glob("[!_]*.py"))
+)
+"""The command line imports them when they are asked for."""
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [EVERY_COMMAND, "ssada_core.adaptation.worker", "ssada_core.adaptation.adapter"],
+    ids=lambda text: text[:32],
+)
+def test_importing_the_core_needs_no_optional_package(modules: str):
+    program = f"import json, sys; import {modules}; print(json.dumps([m for m in {OPTIONAL!r} if m in sys.modules]))"
     assert json.loads(run(program)) == []
 
 
 def test_the_command_line_starts_without_ros():
     """``ssada_ros.cli`` is what ``ssada`` runs: training and evaluation must work where rclpy is missing."""
-    program = "import sys; import ssada_ros.cli; print([m for m in ('rclpy', 'openvino') if m in sys.modules])"
+    program = (
+        "import sys; import ssada_ros.cli, ssada_ros.bench_commands, ssada_ros.replay_command; "
+        "print([m for m in ('rclpy', 'openvino') if m in sys.modules])"
+    )
+    assert run(program).strip() == "[]"
+
+
+HEAVY = ("torch", "torchvision", "matplotlib", "cv2", "scipy", "rosbags", "fastapi", "pydantic")
+
+
+def test_help_waits_for_nothing_heavy():
+    """Where PyTorch is imported, the list of commands takes three seconds."""
+    program = (
+        "import contextlib, io, sys; import ssada_ros.cli as cli; sys.argv = ['ssada', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as shown: status = cli.main()\n"
+        "assert status == 0 and 'replay' in shown.getvalue(), shown.getvalue()\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
     assert run(program).strip() == "[]"
 
 
