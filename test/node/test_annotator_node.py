@@ -38,7 +38,7 @@ def desk(ros_domain, tmp_path):
         b.answers = b.watch(Image, "ssada/annotation", qos.reliable_profile(depth=50))
         b.until(b.queries.get_subscription_count)
         b.until(b.results.get_subscription_count)
-        b.until(b.node._annotation.get_subscription_count)
+        b.until(b.node.answers.publisher.get_subscription_count)
         return b
 
     yield make
@@ -56,7 +56,7 @@ def result(b, **values):
 
 
 def test_a_question_is_put_down_and_its_answer_goes_back_with_its_header_until_it_is_heard(desk, monkeypatch):
-    monkeypatch.setattr("ssada_ros.annotator_node.AGAIN_S", 0.3)
+    monkeypatch.setattr("ssada_ros.answering.AGAIN_S", 0.3)
     b = desk()
     ask(b, "abcdef-000001", 1)
     frame = decode_compressed((b.folder / "abcdef-000001.jpg").read_bytes())

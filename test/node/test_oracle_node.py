@@ -52,7 +52,7 @@ def bench(ros_domain):
         b.node.trigger_activate()
         b.topics = Topics(b)
         b.until(lambda: b.topics.labels.get_subscription_count() and b.topics.queries.get_subscription_count())
-        b.until(b.node._annotation.get_subscription_count)
+        b.until(b.node.answers.publisher.get_subscription_count)
         return b
 
     yield make
@@ -92,7 +92,7 @@ def test_a_query_published_again_is_answered_again_within_the_limit(bench):
 
 def test_an_answer_is_given_again_until_it_is_acknowledged(bench, monkeypatch):
     """The first one is lost where its reader was not yet discovered."""
-    monkeypatch.setattr("ssada_ros.oracle_node.AGAIN_S", 0.3)
+    monkeypatch.setattr("ssada_ros.answering.AGAIN_S", 0.3)
     b = bench()
     known(b, 0)
     b.topics.ask(0)
