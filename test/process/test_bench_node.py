@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from cli_fixtures import ssada_here
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
 
@@ -16,13 +17,11 @@ MODEL = ("--model", "random:bisenet_v1-resnet18", "--network-size", "64x96")
 ENGINE = ("--backend", "onnxruntime", "--precision", "fp32", "--threads", "1")
 
 
-def ssada_bench(tmp_path, *arguments, status=0):
+def ssada_bench(tmp_path, *arguments):
     file = tmp_path / "figures.json"
     command = [sys.executable, "-m", "ssada_ros.cli", "bench", *arguments, "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == status, done.stderr
-    if status:
-        return done.stderr
+    assert done.returncode == 0, done.stderr
     figures = json.loads(file.read_text(encoding="utf-8"))
     assert json.loads(done.stdout) == figures
     return figures
@@ -36,8 +35,10 @@ def test_the_real_node_is_measured_at_every_rate(ros_domain, tmp_path):
     for row in found["rates"]:
         assert row["frames"] == 20
         assert 0 < row["masks"] <= row["received"] + row["dropped"] <= 2 * row["frames"]
-        for name in ("latency_ms", "engine_ms", "overhead_ms", "camera_ms", "mask_ms"):
+        for name in ("latency_ms", "engine_ms", "overhead_ms", "camera_ms"):
             assert 0 < row[name]["p50"] <= row[name]["p99"]
+        # From the end of the publishing: the subscriber may have the mask before that.
+        assert -5 < row["mask_ms"]["p50"] <= row["mask_ms"]["p99"]
         assert row["latency_ms"]["p50"] > row["engine_ms"]["p50"]
     whole = {row["size"] for row in found["rates"] if row["masks"] == row["frames"]}
     assert {size for size, rate in found["highest_rate_hz"].items() if rate is not None} == whole
@@ -73,6 +74,6 @@ def test_a_training_round_goes_on_in_its_turns(ros_domain, tmp_path):
 
 def test_wrong_use_is_one_line(tmp_path):
     for wrong in (("--rates", "10,5"), ("--rates", "fast"), ("--sizes", "640"), ("--backend", "openvin")):
-        words = ssada_bench(tmp_path, "node", *wrong, status=2)
-        assert "error:" in words
-        assert "Traceback" not in words
+        done = ssada_here("bench", "node", *wrong)
+        assert (done.status, done.out) == (2, "")
+        assert "error:" in done.err

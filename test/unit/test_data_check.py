@@ -1,21 +1,17 @@
-"""``ssada data check`` on data sets with one thing wrong each, as a real process and from the function."""
+"""``ssada data check`` on data sets with one thing wrong each, by its command and from the function."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from cli_fixtures import ssada_here
 
 from ssada_core.data.check import MAX_PROBLEMS, DataReport, check_data
 from ssada_core.data.lists import open_samples
 from ssada_core.labels import LABEL_SPACES
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def write(root: Path, name: str, ids: list[list[int]] | None, size: tuple[int, int] = (2, 3)) -> None:
@@ -98,18 +94,8 @@ def test_many_problems_are_counted(tmp_path: Path):
 
 
 def ssada(*arguments: object) -> tuple[int, dict[str, object], str]:
-    program = "import sys; from ssada_core.cli import main; sys.exit(main())"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, "data", "check", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+    done = ssada_here("data", "check", *arguments)
+    return done.status, json.loads(done.out or "{}"), done.err
 
 
 def test_the_command_on_a_reference(tmp_path: Path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from cli_fixtures import ssada_here
 from torch import nn
 from torch.nn import functional
 
@@ -215,12 +214,11 @@ def test_an_imported_model_can_be_quantised(tmp_path: Path, target: str) -> None
 def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     path = export(tmp_path / "m.onnx", Foreign("logits"), torch.zeros(1, 3, *SIZE))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    command = [sys.executable, "-m", "ssada_core.cli", "models", "import", str(path), "--sha256", digest]
-    command += ["--out", str(tmp_path / "model"), "--label-space", "camvid"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "input image: float32 [1, 3, 48, 80]" in done.stderr
-    assert "output out: logits [1, 11, 12, 20], 12x20 pixels" in done.stderr
+    given = ("models", "import", path, "--sha256", digest, "--out", tmp_path / "model", "--label-space", "camvid")
+    done = ssada_here(*given)
+    assert done.status == 0, done.err
+    assert "input image: float32 [1, 3, 48, 80]" in done.err
+    assert "output out: logits [1, 11, 12, 20], 12x20 pixels" in done.err
 
 
 def test_choices_are_checked() -> None:

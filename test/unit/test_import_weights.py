@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cli_fixtures import ssada_here
 
 from ssada_core.errors import ConfigError, ModelError
 from ssada_core.inference.load import read_model
@@ -289,7 +288,7 @@ def test_a_redirect_does_not_lead_out_of_https(server: str) -> None:
         pass
 
 
-def test_the_commands_as_processes(server: str, tmp_path: Path) -> None:
+def test_the_commands(server: str, tmp_path: Path) -> None:
     _, sha256 = save(tmp_path / "served/v2.pth", {"state_dict": public.tensors(public.bisenet_v2(11))})
     model = tmp_path / "model"
     found = ssada(
@@ -305,15 +304,6 @@ def test_the_commands_as_processes(server: str, tmp_path: Path) -> None:
 
 
 def ssada(*arguments: str) -> dict[str, object]:
-    root = Path(__file__).parents[2]
-    program = "from ssada_core.cli import main; raise SystemExit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return dict(json.loads(result.stdout))
+    done = ssada_here(*arguments)
+    assert done.status == 0, done.err
+    return dict(json.loads(done.out))
