@@ -9,7 +9,9 @@ import typer
 
 from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
 from ssada_core.data.bag_cut import Cut, cut_bag
-from ssada_core.data.bags import bag_info, create_bag
+from ssada_core.data.bag_survey import survey_bag
+from ssada_core.data.bags import create_bag
+from ssada_core.data.damage import Damage
 from ssada_core.data.lists import DirectorySamples, open_samples
 from ssada_core.data.source_pack import create_pack
 from ssada_core.labels import load_label_space
@@ -43,15 +45,29 @@ def bag_create(
 
 
 @bag.command("info")
-def show_bag(path: Annotated[Path, typer.Argument(help="The bag.")], json_file: JsonOption = None) -> None:
-    """Show a recording's topics, counts and span.
+def show_bag(
+    path: Annotated[Path, typer.Argument(help="The recording, also a damaged one.")],
+    thorough: Annotated[
+        bool, typer.Option("--check", help="Read every message, instead of believing metadata and index.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Show a recording's topics, counts and span; of a damaged one what can still be read, and what is broken.
 
     Example: ssada bag info dusk_bag
     """
-    info = bag_info(path)
-    topics = [{"name": topic.name, "type": topic.type, "messages": topic.count} for topic in info.topics]
+    with progress_bar("reading") as tell:
+        info, damage = survey_bag(path, thorough=thorough, progress=tell)
+    show_damage(damage)
     report(
-        {"storage": info.storage, "duration_s": info.duration_s, "messages": info.count, "topics": topics}, json_file
+        {
+            "storage": info.storage,
+            "duration_s": info.duration_s,
+            "messages": info.count,
+            "topics": [{"name": topic.name, "type": topic.type, "messages": topic.count} for topic in info.topics],
+            "damage": [{"kind": item.kind, "count": item.count, "example": item.example} for item in damage],
+        },
+        json_file,
     )
 
 
@@ -75,9 +91,14 @@ def bag_cut(
     part = Cut(start, end, tuple(topic or ()), every)
     with progress_bar("cutting") as tell:
         count, damage = cut_bag(path, out, part, storage=kind, progress=tell)
+    show_damage(damage)
+    console.print(f"{out}: {count} messages, {storage}")
+
+
+def show_damage(damage: Damage) -> None:
+    """What was broken, a line for each kind, on standard error."""
     for item in damage:
         console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
-    console.print(f"{out}: {count} messages, {storage}")
 
 
 @source.command("pack")

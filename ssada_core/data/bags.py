@@ -53,6 +53,7 @@ __all__ = [
     "bag_info",
     "create_bag",
     "read_bag",
+    "storage_of",
     "write_bag",
 ]
 
@@ -96,9 +97,13 @@ def bag_info(path: Path) -> BagInfo:
         count = reader.message_count
         # The library's end is exclusive, a nanosecond after the last message.
         start, end = (reader.start_time, reader.end_time - 1) if count else (0, 0)
+    return BagInfo(topics, count, start, end, (end - start) / 1e9, storage_of(path))
+
+
+def storage_of(path: Path) -> str:
+    """``"mcap"`` or ``"sqlite3"``, by the names of a recording's files."""
     names = [path.name] if path.is_file() else [file.name for file in path.iterdir()]
-    storage = "mcap" if any(".mcap" in name for name in names) else "sqlite3"
-    return BagInfo(topics, count, start, end, (end - start) / 1e9, storage)
+    return "mcap" if any(".mcap" in name for name in names) else "sqlite3"
 
 
 def read_bag(path: Path, *, topic: str | None = None, label_topic: str | None = None) -> Iterator[BagFrame]:

@@ -8,10 +8,13 @@ from pathlib import Path
 import bag_fixtures as bags
 import pytest
 from bag_fixtures import STORAGES, foreign_bag, frames, split_bag, storage_file, whole_bag
+from cli_fixtures import ssada_here
 from typer.testing import CliRunner
 
 from ssada_core.cli import app
 from ssada_core.data.bag_cut import UNKNOWN_TYPE, Cut, cut_bag
+from ssada_core.data.bag_storage import CUT_SHORT
+from ssada_core.data.bag_survey import survey_bag
 from ssada_core.data.bags import bag_info, read_bag
 from ssada_core.errors import BagError
 
@@ -79,3 +82,45 @@ def test_the_commands(tmp_path: Path):
     shown = json.loads(info.stdout)
     assert (shown["messages"], shown["storage"]) == (10, "mcap")
     assert shown["duration_s"] == pytest.approx(1.6)
+
+
+def survey(path: Path, *more: str) -> dict:
+    shown = ssada_here("bag", "info", path, *more)
+    assert shown.status == 0, shown.err
+    return json.loads(shown.out) | {"said": shown.err}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_info_of_a_truncated_bag_says_what_can_be_read_and_what_is_broken(tmp_path: Path, storage: str):
+    path = whole_bag(tmp_path / "bag", 60, storage=storage)
+    whole = survey(path)
+    assert (whole["messages"], whole["damage"]) == (120, [])
+    assert survey(path, "--check") == whole
+    file = storage_file(path)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    left = survey(path, "--check")
+    assert 40 < left["messages"] < 120
+    assert sum(topic["messages"] for topic in left["topics"]) == left["messages"]
+    assert left["duration_s"] < whole["duration_s"]
+    assert left["damage"][0]["kind"] == CUT_SHORT
+    assert "1x file that is cut short" in left["said"]
+    if storage == "mcap":  # its index is at the end; a database has none that would be missed
+        assert survey(path) == left
+
+
+def test_info_of_a_bag_without_metadata_and_of_none(tmp_path: Path):
+    path = whole_bag(tmp_path / "bag", 6)
+    (path / "metadata.yaml").unlink()
+    found = survey(path)
+    assert found["messages"] == 12
+    assert [item["count"] for item in found["damage"]] == [1]
+    for missing in (tmp_path / "none", tmp_path):
+        done = ssada_here("bag", "info", missing)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.strip().startswith("error: bag ")
+
+
+def test_reading_through_tells_how_far_it_is(tmp_path: Path):
+    told = []
+    survey_bag(whole_bag(tmp_path / "bag", 60), thorough=True, progress=lambda *a: told.append(a))
+    assert told == [(50, 120), (100, 120)]
