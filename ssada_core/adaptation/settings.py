@@ -12,7 +12,7 @@ from ssada_core.annotation.serve import AnnotateJob
 from ssada_core.annotation.settings import AnnotateSettings
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.labels import LabelSpace
-from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
+from ssada_core.learning.settings import AcquisitionSettings, RoundTrainingSettings
 from ssada_core.settings import Settings
 from ssada_core.store.pool import PoolSettings
 from ssada_core.store.registry import RegistrySettings
@@ -43,7 +43,7 @@ class AdaptationSettings(Settings):
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     cycle: CycleSettings = Field(default_factory=CycleSettings)
     acquisition: AcquisitionSettings = Field(default_factory=AcquisitionSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    training: RoundTrainingSettings = Field(default_factory=RoundTrainingSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     label_check: LabelCheckSettings = Field(default_factory=LabelCheckSettings)
     annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)

@@ -191,3 +191,26 @@ class TrainingSettings(Settings):
         if self.source_batch + self.labelled_batch + self.unlabelled_batch == 0:
             raise ValueError("all three batch sizes are 0: give at least one part of the step some crops")
         return self
+
+
+class RoundTrainingSettings(TrainingSettings):
+    """A short round that goes on from a trained model; what differs was chosen on docs/results/camvid_tune.md."""
+
+    freeze_batch_norm: bool = Field(False, description="Keep batch norm's statistics as the round found them.")
+    threshold: float = Field(0.9, ge=0, le=1, description="Tau of the fixed confidence test.")
+    unlabelled_start: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of the iterations before which there is no such loss, where there are labels to learn from.",
+    )
+    class_weights: Literal["iou", "frequency", "none"] = Field(
+        "iou", description="Class weights of the supervised losses."
+    )
+    trained_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of the trained weights in the result; the rest are those that the training began with, "
+        "which forgets less.",
+    )

@@ -20,7 +20,7 @@ from ssada_core.annotation.check import LabelCheckSettings
 from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.labels import CAMVID
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.networks.build import build_network
 from ssada_core.networks.settings import NetworkSettings
 from ssada_core.store.manifest import ModelManifest
@@ -30,7 +30,7 @@ from ssada_core.store.registry import ModelRegistry
 REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORK = NetworkSettings(input_height=64, input_width=96)
 ENGINE = EngineSettings(backend="torch", threads=1)
-TRAINING = TrainingSettings(
+TRAINING = RoundTrainingSettings(
     iterations=6,
     source_batch=0,
     labelled_batch=1,
