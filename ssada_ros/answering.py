@@ -77,7 +77,6 @@ class Answers:
             if content.get("status") == status:
                 self._heard(SubmitResult(query_id, status, why))
                 self.given.pop(query_id, None)
-                self._node.get_logger().info(f"label {query_id}: {status} {why}")
 
 
 class AnsweringNode(ManagedNode):
@@ -88,7 +87,7 @@ class AnsweringNode(ManagedNode):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.answers = Answers(self, self.on_query, self.on_result)
+        self.answers = Answers(self, self.on_query, self._log_result)
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
 
     def configure(self, _state: LifecycleState) -> None:
@@ -125,3 +124,7 @@ class AnsweringNode(ManagedNode):
 
     def on_result(self, result: SubmitResult) -> None:
         """Hear what became of an answer."""
+
+    def _log_result(self, result: SubmitResult) -> None:
+        self.on_result(result)
+        self.get_logger().info(f"label {result.query_id}: {result.status} {result.why}")

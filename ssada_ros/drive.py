@@ -19,24 +19,27 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 from ssada_core.data.encodings import encode_png
 from ssada_core.data.samples import Array
 from ssada_core.errors import SsadaError
-from ssada_core.replay.driver import Answer, RosRequest, Served
+from ssada_core.replay.driver import Answer, RosLog, RosRequest, Served
 from ssada_core.replay.recording import DriveFrame
 from ssada_core.settings import Settings
 from ssada_ros.conversions import (
     fill_compressed,
     fill_image,
+    json_of,
     label_from_image,
     make_header,
     stamp_to_ns,
 )
 from ssada_ros.demo import isolate
+from ssada_ros.drive_adaptation import ADAPTATION, AdaptationWitness, node_settings
 from ssada_ros.parameters import write_parameters_file
 from ssada_ros.processes import ProcessDescription, environment
-from ssada_ros.qos import reliable_profile
+from ssada_ros.qos import latched_profile, reliable_profile
 from ssada_ros.segmentation_settings import SegmentationSettings
 from ssada_ros.supervisor import Supervisor
 
@@ -68,6 +71,8 @@ class RosDriver:
         self.series: Sequence[str] = (request.version,)
         self.published = self.dropped = 0
         self.longest_gap_s: float | None = None
+        self.seen = RosLog()
+        self._witness: AdaptationWitness | None = None
         self._request = request
         self._waiting: OrderedDict[tuple[str, int], _Sent] = OrderedDict()
         self._served: list[Served] = []
@@ -85,6 +90,10 @@ class RosDriver:
             self._publishers = {name: self._publisher(name) for name in request.cameras}
             for name in request.cameras:
                 self._subscribe(name)
+            self._node.create_subscription(String, f"{NODE}/model", self._on_model, latched_profile())
+            self._witness = (
+                AdaptationWitness(self._node, request, self.seen, self._now_s) if request.adaptation else None
+            )
             undo.enter_context(self._supervisor)
             self._wait_for_the_node()
             self._undo = undo.pop_all()
@@ -95,6 +104,8 @@ class RosDriver:
         Raises:
             SsadaError: if the node has ended.
         """
+        if self._witness is not None:
+            self._witness.work()
         self._wait_for(frame.stamp_ns)
         self._check_alive()
         message = self._message(frame)
@@ -108,7 +119,7 @@ class RosDriver:
         return self._take()
 
     def finish(self) -> Iterable[Served]:
-        """Wait for the last masks; frames without one count as dropped."""
+        """Wait for the last masks, and for what the adaptation is at; frames without a mask count as dropped."""
         deadline = time.monotonic() + LAST_MASKS_S
         while time.monotonic() < deadline and self._are_waiting():
             time.sleep(0.02)
@@ -116,6 +127,10 @@ class RosDriver:
         with self._lock:
             self.dropped += len(self._waiting)
             self._waiting.clear()
+        while self._witness is not None and self._witness.is_busy():
+            self._witness.work()
+            self._check_alive()
+            time.sleep(0.1)
         return served
 
     def close(self) -> None:
@@ -136,6 +151,10 @@ class RosDriver:
             return fill_compressed(CompressedImage(), frame.jpeg, "jpeg", header)
         return fill_compressed(CompressedImage(), encode_png(frame.image), "png", header)
 
+    def _now_s(self) -> float:
+        """Seconds of the drive, which goes on at its pace after the last frame."""
+        return 0.0 if self._start is None else (time.monotonic() - self._start[0]) * self._request.speed
+
     def _wait_for(self, stamp_ns: int) -> None:
         if self._start is None:
             self._start = (time.monotonic(), stamp_ns)
@@ -153,6 +172,7 @@ class RosDriver:
     def _on_mask(self, camera: str, stamp_ns: int, label: Array) -> None:
         now_s = time.monotonic()
         with self._lock:
+            self.seen.arrivals.setdefault(camera, []).append((stamp_ns, now_s))
             sent = self._waiting.pop((camera, stamp_ns), None)
             if sent is None:
                 return
@@ -161,6 +181,10 @@ class RosDriver:
             self._last_mask_s = now_s
             answer = Answer(self._version, label, None, None, now_s - sent.at_s)
             self._served.append(Served(sent.frame, (answer,)))
+
+    def _on_model(self, message: String) -> None:
+        content = json_of(message)
+        self.seen.models.append((str(content["version"]), dict(content["first_stamp_ns"])))
 
     def _take(self) -> list[Served]:
         with self._lock:
@@ -179,13 +203,14 @@ class RosDriver:
             self._check_alive()
             if time.monotonic() > deadline:
                 tail = self._supervisor.log_tail(NODE, lines=3)
-                raise SsadaError(f"{NODE} did not subscribe within {START_TIMEOUT_S:.0f} s: {tail}")
+                raise SsadaError(f"the nodes did not subscribe within {START_TIMEOUT_S:.0f} s; {NODE}: {tail}")
             time.sleep(0.05)
 
     def _is_connected(self) -> bool:
-        heard = all(publisher.get_subscription_count() for publisher in self._publishers.values())
+        readers = 1 if self._witness is None else 2
+        heard = all(publisher.get_subscription_count() >= readers for publisher in self._publishers.values())
         masks = all(self._node.count_publishers(f"{NODE}/{name}/mask") for name in self._request.cameras)
-        return bool(heard and masks)
+        return bool(heard and masks) and (self._witness is None or self._witness.is_connected())
 
     def _check_alive(self) -> None:
         for name, status in self._supervisor.poll().items():
@@ -228,15 +253,15 @@ def _topic(request: RosRequest, camera: str) -> str:
 def _processes(request: RosRequest) -> list[ProcessDescription]:
     parameters = request.out / "parameters.yaml"
     parameters.parent.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Settings] = {
-        NODE: SegmentationSettings(
-            model=str(request.model_dir.resolve()),
-            cameras=[_topic(request, name) for name in request.cameras],
-            camera_names=list(request.cameras),
-            camera_reliability=request.reliability,
-            mask_depth=QUEUE,
-            engine=request.engine,
-        )
+    cameras: dict[str, Any] = {
+        "cameras": [_topic(request, name) for name in request.cameras],
+        "camera_names": list(request.cameras),
+        "camera_reliability": request.reliability,
     }
+    model = str(request.model_dir.resolve())
+    segmentation = SegmentationSettings(model=model, mask_depth=QUEUE, engine=request.engine, **cameras)
+    settings: dict[str, Settings] = {NODE: segmentation}
+    if request.adaptation is not None:
+        settings[ADAPTATION] = node_settings(request.adaptation, cameras)
     write_parameters_file(parameters, settings)
-    return [ProcessDescription(NODE, f"ssada_ros.{NODE}", parameters_file=parameters)]
+    return [ProcessDescription(name, f"ssada_ros.{name}", parameters_file=parameters) for name in settings]

@@ -52,7 +52,7 @@ def command(
     budget: Annotated[int | None, typer.Option(min=1, help="Frames that may be asked for.")] = None,
     round_seconds: Annotated[float | None, typer.Option(min=0, help="Seconds of the drive that a round takes.")] = None,
     through_ros: Annotated[
-        bool, typer.Option("--through-ros", help="Play the bag onto topics; the real node answers over DDS.")
+        bool, typer.Option("--through-ros", help="Play the bag onto topics; the real nodes answer over DDS.")
     ] = False,
     speed: Annotated[float, typer.Option(min=0.01, help="With --through-ros: times the recording's pace.")] = 1.0,
     best_effort: Annotated[
@@ -71,27 +71,21 @@ def command(
     compared frame by frame. What is broken in the recording is left out, counted and shown.
 
     With --adapt the live node's adaptation runs in the recording's time: queries, labels, rounds, gate, swaps. A round
-    takes --round-seconds of the drive, so the same seed gives the same figures anywhere.
+    takes --round-seconds of the drive, so the same seed gives the same figures anywhere. With --through-ros as well the
+    real nodes adapt while the drive is played: a round takes what it takes, and the swaps' gaps are measured.
 
     Example: ssada replay drive_bag --model sim-day --video
     """
     given: dict[str, Any] = {
         "recording": {"topics": topic or [], "start_s": start, "end_s": end, "every": every},
         "truth": {
-            "topic": label_topic,
-            "folder": str(labels) if labels is not None else "",
-            "by": label_by,
+            **{"topic": label_topic, "folder": str(labels or ""), "by": label_by},
             "tolerance_s": tolerance,
         },
         "engine": {"backend": backend, "precision": precision},
-        "seed": seed,
-        "adapt_until": adapt_until,
-        "answers": answers,
+        **{"seed": seed, "adapt_until": adapt_until, "answers": answers},
+        **_adaptation_given(round_seconds, budget),
     }
-    if round_seconds is not None:
-        given["round_seconds"] = round_seconds
-    if budget is not None:
-        given["adaptation"] = {"cycle": {"budget": budget, "new_labels": budget}}
     ros = _opener() if through_ros else None  # first of all: ROS's wheels begin the program anew when it is imported
     settings = load_replay_settings(config, overrides or [], given)
     options = ReplayOptions(
@@ -112,6 +106,16 @@ def command(
     if json_file is not None:
         write_json(json_file, report.model_dump(mode="json"))
     show(report, out)
+
+
+def _adaptation_given(round_seconds: float | None, budget: int | None) -> dict[str, Any]:
+    """What was said of the adaptation; what was not keeps the configuration's value."""
+    given: dict[str, Any] = {}
+    if round_seconds is not None:
+        given["round_seconds"] = round_seconds
+    if budget is not None:
+        given["adaptation"] = {"cycle": {"budget": budget, "new_labels": budget}}
+    return given
 
 
 def load_replay_settings(config: Path | None, overrides: list[str], given: dict[str, Any]) -> ReplaySettings:
@@ -136,6 +140,8 @@ def show(report: ReplayReport, out: Path) -> None:
         show_adaptation(report.adaptation)
     if report.ros is not None:
         sys.stdout.write(f"over ROS: {report.ros.published} published, {report.ros.dropped} dropped\n")
+    for gap in report.timing.swap_gaps_s:
+        sys.stdout.write(f"without a mask at a swap: {gap:.2f} s\n")
     for item in report.damage:
         console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'} · figures: {out / 'report.json'} · frames: {out / 'frames.csv'}")

@@ -7,32 +7,29 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ssada_core.adaptation.settings import AdaptationSettings
-from ssada_core.data.damage import Damage
-from ssada_core.data.encodings import decode_label, encode_png
 from ssada_core.data.lists import open_samples
-from ssada_core.data.samples import Array, Samples
+from ssada_core.data.samples import Samples
 from ssada_core.data.source_pack import create_pack
 from ssada_core.errors import ConfigError
 from ssada_core.inference.deployment import enter_model
 from ssada_core.inference.load import load_engine
 from ssada_core.labels import LabelSpace
+from ssada_core.replay.adapted import SERIES, Answers, AskedFrame, PlayedRound, Swap
 from ssada_core.replay.driver import LoadedModel, Served
 from ssada_core.replay.models import ReplayModel
-from ssada_core.replay.recorded_adapter import Answerer, RecordedAdapter
+from ssada_core.replay.recorded_adapter import RecordedAdapter
 from ssada_core.replay.recording import DriveFrame
 from ssada_core.replay.settings import ReplaySettings
-from ssada_core.replay.truth import FolderTruth, Place
-from ssada_core.store.files import make_directory, write_atomic
-from ssada_core.store.pool import FrameRecord
+from ssada_core.store.files import make_directory
+from ssada_core.store.pool import FramePool
 from ssada_core.store.registry import ModelRegistry
 
-SERIES = ("without adaptation", "with adaptation")
 QUIET_S = 2.0
 """Seconds of the drive without an event after which nothing more is expected; rests after a round are added."""
 
 
 class AdaptingDriver:
-    """See :class:`~ssada_core.replay.driver.Driver`.
+    """See :class:`~ssada_core.replay.driver.Driver` and :class:`~ssada_core.replay.adapted.Adapted`.
 
     Attributes:
         recorded: the adapter in recorded time.
@@ -57,16 +54,14 @@ class AdaptingDriver:
         self.until_ns = until_ns
         self._settings = settings
         self._log = log
-        self._truths = root / "truth"
         self._first_ns: int | None = None
         self._now_s = 0.0
         self._stopped = False
         self._quiet_s = QUIET_S + settings.adaptation.cycle.cooldown_s
-        make_directory(self._truths)
+        self._answers = Answers(root / "truth", settings, label_space)
         with ExitStack() as undo:
-            answer = self._answerer(label_space)
             adaptation = adaptation_settings(root, settings)
-            self.recorded = RecordedAdapter(adaptation, settings.round_seconds, answer, log)
+            self.recorded = RecordedAdapter(adaptation, settings.round_seconds, self._answers.answer, log)
             undo.callback(self.recorded.close)
             self.first_version = self.recorded.version
             self._first = self._load(self.first_version)
@@ -93,6 +88,23 @@ class AdaptingDriver:
         elif self.recorded.rounds:
             self.recorded.conclude(float("inf"))
         return []
+
+    @property
+    def pool(self) -> FramePool:
+        """See :class:`~ssada_core.replay.adapted.Adapted`; the others likewise."""
+        return self.recorded.adapter.pool
+
+    @property
+    def asked(self) -> Sequence[AskedFrame]:  # noqa: D102
+        return self.recorded.asked
+
+    @property
+    def rounds(self) -> Sequence[PlayedRound]:  # noqa: D102
+        return self.recorded.rounds
+
+    @property
+    def swaps(self) -> Sequence[Swap]:  # noqa: D102
+        return self.recorded.swaps
 
     @property
     def end_s(self) -> float:
@@ -125,30 +137,13 @@ class AdaptingDriver:
 
     def _learn(self, frame: DriveFrame) -> None:
         record = self.recorded.offer(frame.image, jpeg=frame.jpeg, camera=frame.camera, stamp_ns=frame.stamp_ns)
-        if record is not None and frame.label is not None and self._settings.answers == "truth":
-            write_atomic(self._truth_of(record), encode_png(frame.label))
+        if record is not None:
+            self._answers.keep(record.camera, record.stamp_ns, frame.label)
         self.recorded.step(self._now_s)
 
     def _load(self, version: str) -> LoadedModel:
         folder = self.recorded.adapter.registry.path(version)
         return LoadedModel(version, load_engine(folder, self._settings.engine, log=self._log))
-
-    def _truth_of(self, record: FrameRecord) -> Path:
-        return self._truths / f"{record.id:06d}.png"
-
-    def _answerer(self, label_space: LabelSpace) -> Answerer:
-        answers = self._settings.answers
-        if answers == "none":
-            return lambda _: None
-        if answers == "truth":
-            return self._from_truth
-        tolerance_ns = round(self._settings.truth.tolerance_s * 1e9)
-        folder = FolderTruth(Path(answers), label_space, by="stamp", tolerance_ns=tolerance_ns, damage=Damage())
-        return lambda record: folder.label(Place(record.stamp_ns, 0, record.size))
-
-    def _from_truth(self, record: FrameRecord) -> Array | None:
-        path = self._truth_of(record)
-        return decode_label(path.read_bytes()) if path.exists() else None
 
 
 def prepare(
@@ -175,8 +170,8 @@ def prepare(
     enter_model(ModelRegistry(root / "registry"), model.folder, settings.engine, frames)
 
 
-def adaptation_settings(root: Path, settings: ReplaySettings) -> AdaptationSettings:
-    """The adaptation's settings for a vehicle in ``root``."""
+def adaptation_settings(root: Path, settings: ReplaySettings, *, live: bool = False) -> AdaptationSettings:
+    """The adaptation's settings for a vehicle in ``root``; ``live``: it trains beside the masks."""
     given = settings.adaptation
     pack = root / "source_pack.zip"
     form = {"backend": settings.engine.backend, "precision": settings.engine.precision}
@@ -189,7 +184,7 @@ def adaptation_settings(root: Path, settings: ReplaySettings) -> AdaptationSetti
             "queries_dir": "",
             "labels_dir": "",
             "seed": settings.seed,
-            "low_priority": False,  # nothing else waits meanwhile
+            "low_priority": given.low_priority and live,  # else nothing waits meanwhile
             "training": given.training.model_copy(update={"seed": settings.seed}),
             "engine": given.engine.model_copy(update=form),
         }

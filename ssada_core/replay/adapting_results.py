@@ -14,10 +14,9 @@ from ssada_core.evaluation.evaluate import Evaluation, evaluate
 from ssada_core.evaluation.report import PairShown, QueryShown
 from ssada_core.labels import LabelSpace
 from ssada_core.replay import results
-from ssada_core.replay.adapting import AdaptingDriver
+from ssada_core.replay.adapted import Adapted, AskedFrame, PlayedRound
 from ssada_core.replay.compare import compare
 from ssada_core.replay.figures import AdaptationFigures, QueryFigures, RoundFigures, SwapFigures, UnseenFigures
-from ssada_core.replay.recorded_adapter import AskedFrame, PlayedRound
 from ssada_core.replay.session import Pass
 from ssada_core.replay.settings import ReplaySettings
 from ssada_core.replay.tally import Series
@@ -39,44 +38,65 @@ class AdaptationResults:
 
 
 def gather(
-    driver: AdaptingDriver, done: Pass, settings: ReplaySettings, space: LabelSpace, evaluation: str
+    driver: Adapted,
+    done: Pass,
+    settings: ReplaySettings,
+    space: LabelSpace,
+    evaluation: str,
+    *,
+    round_seconds: float | None,
 ) -> AdaptationResults:
     """Judge first and last model on unseen frames and collect what happened.
+
+    Args:
+        driver: who drove.
+        done: the pass over the recording.
+        settings: of the replay.
+        space: names of the classes.
+        evaluation: a list or bag of unseen labelled frames; empty for none.
+        round_seconds: of the drive, that a round took; None where it took what it took.
 
     Raises:
         SsadaError: if the evaluation's frames cannot be read or a model cannot be run.
     """
-    recorded = driver.recorded
-    specs = sorted((driver.root / "rounds").glob(f"round-*/{ROUND_FILE}"))
-    rounds = [_round(one, spec.parent) for one, spec in zip(recorded.rounds, specs, strict=False)]
     pairs: list[PairShown] = []
     unseen = _unseen_after(done, settings, space)
     if evaluation:
         unseen, pairs = _unseen_list(driver, evaluation, settings, space)
-    status = recorded.adapter.status()
-    first_ns = done.first_ns
-    figures = AdaptationFigures(
-        seed=settings.seed,
-        round_seconds=settings.round_seconds,
-        until_s=None if driver.until_ns is None else (driver.until_ns - first_ns) / 1e9,
-        answers=settings.answers,
-        first_version=driver.first_version,
-        last_version=recorded.version,
-        queries=[_query(number, asked) for number, asked in enumerate(recorded.asked, 1)],
-        labels=int(status["labels"]),
-        audit_labels=int(status["audit_labels"]),
-        rounds=rounds,
-        swaps=[SwapFigures(version=one.version, time_s=one.time_s, reason=one.reason) for one in recorded.swaps],
-        unfinished=_unfinished(recorded.rounds, driver.end_s),
-        unseen=unseen,
-    )
-    decisions = [one.decision for one in recorded.rounds]
+    figures = _figures(driver, done.first_ns, settings, round_seconds, unseen)
+    decisions = [one.decision for one in driver.rounds]
     return AdaptationResults(
         figures,
-        _pictures(driver, recorded.asked),
+        _pictures(driver, driver.asked),
         pairs,
         [float(one["round"]["seconds"]) for one in decisions if "round" in one],
         [str(check["words"]) for one in decisions for check in one.get("checks", []) if check["name"] == "latency"],
+    )
+
+
+def _figures(
+    driver: Adapted,
+    first_ns: int,
+    settings: ReplaySettings,
+    round_seconds: float | None,
+    unseen: UnseenFigures | None,
+) -> AdaptationFigures:
+    specs = sorted((driver.root / "rounds").glob(f"round-*/{ROUND_FILE}"))
+    stats = driver.pool.stats()
+    return AdaptationFigures(
+        seed=settings.seed,
+        round_seconds=round_seconds,
+        until_s=None if driver.until_ns is None else (driver.until_ns - first_ns) / 1e9,
+        answers=settings.answers,
+        first_version=driver.first_version,
+        last_version=driver.swaps[-1].version if driver.swaps else driver.first_version,
+        queries=[_query(number, asked) for number, asked in enumerate(driver.asked, 1)],
+        labels=stats.counts["labelled"],
+        audit_labels=stats.audit_labelled,
+        rounds=[_round(one, spec.parent) for one, spec in zip(driver.rounds, specs, strict=False)],
+        swaps=[SwapFigures(version=one.version, time_s=one.time_s, reason=one.reason) for one in driver.swaps],
+        unfinished=_unfinished(driver.rounds, driver.end_s),
+        unseen=unseen,
     )
 
 
@@ -146,7 +166,7 @@ def _unseen_after(done: Pass, settings: ReplaySettings, space: LabelSpace) -> Un
 
 
 def _unseen_list(
-    driver: AdaptingDriver, reference: str, settings: ReplaySettings, space: LabelSpace
+    driver: Adapted, reference: str, settings: ReplaySettings, space: LabelSpace
 ) -> tuple[UnseenFigures, list[PairShown]]:
     samples = open_samples(reference, space)
     first, last = driver.load_pair()
@@ -177,8 +197,8 @@ def _series(evaluation: Evaluation, space: LabelSpace) -> Series:
     return series
 
 
-def _pictures(driver: AdaptingDriver, asked: Sequence[AskedFrame]) -> list[QueryShown]:
-    pool = driver.recorded.adapter.pool
+def _pictures(driver: Adapted, asked: Sequence[AskedFrame]) -> list[QueryShown]:
+    pool = driver.pool
     found = []
     for number, one in enumerate(asked, 1):
         record = pool.get(one.record.id)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from ssada_core.adaptation.settings import AdaptationSettings
+from ssada_core.annotation.submit import SubmitResult
 from ssada_core.data.samples import Array
 from ssada_core.inference.engine import Engine, EngineSettings
 from ssada_core.replay.recording import DriveFrame
+from ssada_core.store.pool import FrameRecord
+
+Answerer = Callable[[FrameRecord], Array | None]
+"""Gives the label of a frame that was asked for, or None to leave the query open."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,56 @@ class RosDriver(Driver, Protocol):
         published: frames played onto the topics.
         dropped: of these, how many got no mask.
         longest_gap_s: longest time between two masks; None before the second.
+        seen: what the nodes said of themselves.
     """
 
     published: int
     dropped: int
     longest_gap_s: float | None
+    seen: RosLog
+
+
+@dataclass
+class RosLog:
+    """What was seen of the nodes from outside. Times are seconds of the drive.
+
+    Attributes:
+        models: by their ``~/model`` messages, in order: version, and the stamp of its first mask by camera.
+        arrivals: by camera: stamp of each mask, and when it arrived, seconds of a monotonic clock.
+        queries: id of each query, and when it came.
+        results: what became of each answer, by the query's id.
+        rounds: when each round began and ended, and the decision.
+        promotions: version, time and reason of each announcement but the first, which says what is in use.
+    """
+
+    models: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    arrivals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    queries: dict[str, float] = field(default_factory=dict)
+    results: dict[str, SubmitResult] = field(default_factory=dict)
+    rounds: list[tuple[float, float, dict[str, Any]]] = field(default_factory=list)
+    promotions: list[tuple[str, float, str]] = field(default_factory=list)
+
+    def version_at(self, camera: str, stamp_ns: int, first: str) -> str:
+        """The model that made a mask; ``first`` before any message."""
+        version = first
+        for name, stamps in self.models:
+            if stamps.get(camera, stamp_ns + 1) <= stamp_ns:
+                version = name
+        return version
+
+    def swap_gaps_s(self) -> list[float]:
+        """Time without a mask at every swap, from the old model's last to the new one's first; the longest camera's."""
+        gaps: dict[int, float] = {}
+        swap, before = 0, ""
+        for name, stamps in self.models:
+            swap += bool(before) and name != before
+            before = name
+            for camera, first_ns in stamps.items() if swap else ():
+                masks = self.arrivals.get(camera, [])
+                index = next((number for number, (stamp_ns, _) in enumerate(masks) if stamp_ns >= first_ns), 0)
+                if index:
+                    gaps[swap] = max(gaps.get(swap, 0.0), masks[index][1] - masks[index - 1][1])
+        return list(gaps.values())
 
 
 @dataclass(frozen=True)
@@ -86,6 +137,8 @@ class RosRequest:
         speed: of the replay; 1 is the recording's own pace.
         reliability: with which the node subscribes to the cameras.
         log: gets a line for what takes a while.
+        adaptation: settings of an adaptation node beside it; None for none.
+        answer: gives the label of a frame that was asked for.
     """
 
     out: Path
@@ -96,6 +149,8 @@ class RosRequest:
     speed: float
     reliability: Literal["best_effort", "reliable"]
     log: Callable[[str], None]
+    adaptation: AdaptationSettings | None = None
+    answer: Answerer | None = None
 
 
 OpenRos = Callable[[RosRequest], RosDriver]

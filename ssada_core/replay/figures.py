@@ -154,7 +154,7 @@ class AdaptationFigures(Figures):
     """The adaptation in recorded time."""
 
     seed: int
-    round_seconds: float
+    round_seconds: float | None = Field(description="Of the drive, that every round took; over ROS what it took.")
     until_s: float | None
     answers: str
     first_version: str

@@ -115,6 +115,9 @@ def _tiles(report: ReplayReport) -> list[Tile]:
         tiles.append(Tile("dropped", str(report.ros.dropped), share))
         gap = report.timing.longest_gap_s
         tiles.append(Tile("longest gap between masks", "–" if gap is None else f"{gap:.2f} s"))
+        if report.timing.swap_gaps_s:
+            gaps = ", ".join(f"{gap:.2f} s" for gap in report.timing.swap_gaps_s)
+            tiles.append(Tile("without a mask at a swap", gaps, "from the old model's last to the new one's first"))
     last = report.series[-1]
     if last.confidence is not None:
         note = "" if last.uncertainty is None else f"uncertainty {100 * last.uncertainty:.1f} %"
@@ -234,11 +237,8 @@ def _notes(report: ReplayReport) -> list[str]:
     if not report.recording.labelled:
         notes.append("The recording has no ground truth: no mIoU, only what the model says of itself.")
     if adaptation is not None:
-        took = f"{adaptation.round_seconds:g} s of the drive"
-        notes.append(
-            f"Adaptation in recorded time, seed {adaptation.seed}: a round takes {took}, whatever it took here. "
-            f"Queries answered by: {adaptation.answers}; a human takes longer than the ground truth."
-        )
+        who = f"Queries answered by: {adaptation.answers}; a human takes longer than the ground truth."
+        notes.append(f"{_pace(adaptation, report)} {who}")
         if adaptation.unseen is not None:
             notes.append(f"Before and after: {adaptation.unseen.what}.")
         if adaptation.unfinished:
@@ -246,6 +246,17 @@ def _notes(report: ReplayReport) -> list[str]:
     if report.mode == "direct":
         notes.append("Every frame was answered, one after another: nothing can be dropped in a direct replay.")
     return notes
+
+
+def _pace(adaptation: AdaptationFigures, report: ReplayReport) -> str:
+    if adaptation.round_seconds is not None:
+        took = f"{adaptation.round_seconds:g} s of the drive"
+        return f"Adaptation in recorded time, seed {adaptation.seed}: a round takes {took}, whatever it took here."
+    rounds = ", ".join(f"{seconds:.0f} s" for seconds in report.timing.round_seconds) or "none was ended"
+    return (
+        f"Adaptation by the real nodes while the drive was played, seed {adaptation.seed}: a round took what it takes "
+        f"beside the masks on this machine ({rounds}). The masks were compared with the first model's afterwards."
+    )
 
 
 def _speed(report: ReplayReport) -> dict[str, object]:

@@ -9,48 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from ssada_core.adaptation.adapter import STEP_S, Adapter
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.annotation.submit import SubmitResult
 from ssada_core.data.samples import Array
 from ssada_core.errors import WorkerError
+from ssada_core.replay.adapted import AskedFrame, PlayedRound, Swap
+from ssada_core.replay.driver import Answerer
 from ssada_core.store.pool import FrameRecord
 
 POLL_S = 0.05
 STEPS_AT_MOST = 10_000
-
-Answerer = Callable[[FrameRecord], Array | None]
-"""Gives the label of a frame that was asked for, or None to leave the query open."""
-
-
-@dataclass
-class AskedFrame:
-    """A query: the frame, when it was asked, and what became of it."""
-
-    record: FrameRecord
-    asked_s: float
-    result: SubmitResult | None = None
-
-
-@dataclass
-class PlayedRound:
-    """A round: when it was started and ended, in seconds of the drive, and the decision as stored."""
-
-    started_s: float
-    ended_s: float
-    decision: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A version that took over."""
-
-    version: str
-    time_s: float
-    reason: str
 
 
 class RecordedAdapter:

@@ -15,11 +15,12 @@ from ssada_core.errors import ConfigError
 from ssada_core.evaluation.report_system import system, versions
 from ssada_core.inference.deployment import INT8_FRAMES
 from ssada_core.labels import LabelSpace
-from ssada_core.replay import results
+from ssada_core.replay import over_ros, results
 from ssada_core.replay.adapting import AdaptingDriver, prepare, until_stamp
 from ssada_core.replay.adapting_results import AdaptationResults, gather
-from ssada_core.replay.driver import DirectDriver, Driver, OpenRos, RosDriver, RosRequest
-from ssada_core.replay.figures import ModelFigures, ReplayReport, RosFigures
+from ssada_core.replay.driver import DirectDriver, Driver, OpenRos, RosDriver
+from ssada_core.replay.figures import ModelFigures, ReplayReport
+from ssada_core.replay.judging import JudgingDriver
 from ssada_core.replay.models import ReplayModel, deployed, describe, find_models, load, series_names
 from ssada_core.replay.outputs import FramesTable, MaskBag, Output, OverlayVideo
 from ssada_core.replay.page import write_page
@@ -84,32 +85,26 @@ def run_replay(
         SsadaError: one line that says what is wrong and what to do.
     """
     models = find_models(options.models)
-    if ros is not None and (options.adapt or len(models) > 1):
-        raise ConfigError("--through-ros plays one model without --adapt: its rounds would take this machine's time")
+    if ros is not None:
+        over_ros.check(len(models), settings, adapt=options.adapt)
     if options.adapt and len(models) > 1:
         raise ConfigError("--adapt plays one model: give --model once")
     space = models[0].label_space
     damage = Damage()
-    recording = Recording(RecoveredBag(options.bag, damage), space, settings.recording, settings.truth)
+    recording = _recording(options, space, settings, damage)
     until_ns = _until(options, settings, space) if options.adapt else None
     out = run_folder(options.out, kind="replay")
     with ExitStack() as stack:
-        over_ros: RosDriver | None = None
-        driver: Driver
-        if ros is not None:
-            over_ros, described = _over_ros(models[0], recording, options, settings, out, ros, log)
-            driver = over_ros
-        else:
-            make = _adapting if options.adapt else _direct
-            driver, described = make(models, options, settings, out, until_ns, log)
+        driver, driven, described = _open(models, recording, options, settings, out, until_ns, log, ros, on_frame)
         stack.callback(driver.close)
         done = play_into(out, recording, driver, space, options, settings, unseen_from_ns=until_ns, on_frame=on_frame)
         learned = None
-        if isinstance(driver, AdaptingDriver):
-            learned = gather(driver, done, settings, space, options.evaluation)
+        if isinstance(driver, AdaptingDriver | JudgingDriver):
+            took = settings.round_seconds if driven is None else None
+            learned = gather(driver, done, settings, space, options.evaluation, round_seconds=took)
     report = _report(options, settings, space, recording, damage, done, described, learned)
-    if over_ros is not None:
-        report = _with_ros(report, over_ros, options)
+    if driven is not None:
+        report = over_ros.with_ros(report, driven, _ros_options(options, out))
     write_json(out / "report.json", report.model_dump(mode="json"))
     queries, pairs = (learned.queries, learned.pairs) if learned is not None else ([], [])
     write_page(out / "report.html", report, done, space, queries=queries, pairs=pairs)
@@ -183,15 +178,38 @@ def play_into(
         )
 
 
-def _direct(
+def _open(
     models: Sequence[ReplayModel],
+    recording: Recording,
     options: ReplayOptions,
     settings: ReplaySettings,
     out: Path,
-    _until_ns: int | None,
+    until_ns: int | None,
     log: Log,
+    ros: OpenRos | None,
+    on_frame: Progress | None,
+) -> tuple[Driver, RosDriver | None, list[ModelFigures]]:
+    """The driver of the pass that is reported; over ROS also the one that played the recording."""
+    model, space = models[0], models[0].label_space
+    frames = first_frames(options.bag, space, settings, INT8_FRAMES)
+    if ros is None:
+        if options.adapt:
+            driver, described = _adapting(model, frames, options, settings, out, until_ns, log)
+        else:
+            driver, described = _direct(models, frames, settings, out, log)
+        return driver, None, described
+    how = _ros_options(options, out)
+    if not options.adapt:
+        driven, described = over_ros.open_driver(model, recording, frames, how, settings, ros, log)
+        return driven, driven, described
+    played = _recording(options, space, settings, Damage())  # what is broken is counted when it is judged
+    driven, judging, described = over_ros.drive(model, played, frames, how, settings, ros, log, on_frame)
+    return judging, driven, described
+
+
+def _direct(
+    models: Sequence[ReplayModel], frames: Samples, settings: ReplaySettings, out: Path, log: Log
 ) -> tuple[Driver, list[ModelFigures]]:
-    frames = first_frames(options.bag, models[0].label_space, settings, INT8_FRAMES)
     loaded = []
     for number, model in enumerate(models, 1):
         folder = deployed(model, settings.engine, frames, out / "models" / str(number), log)
@@ -200,58 +218,25 @@ def _direct(
 
 
 def _adapting(
-    models: Sequence[ReplayModel],
+    model: ReplayModel,
+    frames: Samples,
     options: ReplayOptions,
     settings: ReplaySettings,
     out: Path,
     until_ns: int | None,
     log: Log,
 ) -> tuple[Driver, list[ModelFigures]]:
-    (model,) = models
-    frames = first_frames(options.bag, model.label_space, settings, INT8_FRAMES)
     prepare(out / "vehicle", model, settings, frames, options.source_data, log)
     driver = AdaptingDriver(out / "vehicle", settings, model.label_space, until_ns, log)
     return driver, [describe(model, driver.load_pair()[0])]
 
 
-def _over_ros(
-    model: ReplayModel,
-    recording: Recording,
-    options: ReplayOptions,
-    settings: ReplaySettings,
-    out: Path,
-    ros: OpenRos,
-    log: Log,
-) -> tuple[RosDriver, list[ModelFigures]]:
-    frames = first_frames(options.bag, model.label_space, settings, INT8_FRAMES)
-    folder = deployed(model, settings.engine, frames, out / "models" / "1", log)
-    loaded = load(model, folder, settings.engine, log)  # says what the node will run
-    described = [describe(model, loaded)]
-    loaded.engine.close()
-    log("starting the node")
-    request = RosRequest(
-        out=out / "ros",
-        model_dir=folder,
-        version=model.version,
-        cameras=recording.compressed,
-        engine=settings.engine,
-        speed=options.speed,
-        reliability=options.reliability,
-        log=log,
-    )
-    return ros(request), described
+def _ros_options(options: ReplayOptions, out: Path) -> over_ros.RosOptions:
+    return over_ros.RosOptions(out, options.speed, options.reliability, options.source_data)
 
 
-def _with_ros(report: ReplayReport, driver: RosDriver, options: ReplayOptions) -> ReplayReport:
-    figures = RosFigures(
-        speed=options.speed,
-        published=driver.published,
-        served=report.recording.frames,
-        dropped=driver.dropped,
-        reliability=options.reliability,
-    )
-    timing = report.timing.model_copy(update={"longest_gap_s": driver.longest_gap_s})
-    return report.model_copy(update={"mode": "ros", "ros": figures, "timing": timing})
+def _recording(options: ReplayOptions, space: LabelSpace, settings: ReplaySettings, damage: Damage) -> Recording:
+    return Recording(RecoveredBag(options.bag, damage), space, settings.recording, settings.truth)
 
 
 def _until(options: ReplayOptions, settings: ReplaySettings, space: LabelSpace) -> int | None:

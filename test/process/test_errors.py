@@ -107,6 +107,13 @@ def adaptation(registry, folder, **parameters):
         ("segmentation_node", {"model": "/nowhere/registry"}, FAILED, "no model '/nowhere/registry': give a model dir"),
         ("segmentation_node", {"cameras": "['']"}, WRONG_USE, "'' is no topic name"),
         ("segmentation_node", {"silence_s": -1.0}, WRONG_USE, "'silence_s' is -1.0"),
+        (
+            "segmentation_node",
+            {"regions": "[0.0, 0.5, 1.0, 1.0, 0.0]"},
+            WRONG_USE,
+            "regions has 5 numbers for 1 camera",
+        ),
+        ("adaptation_node", {"regions": "[0.0, 0.5, 1.0, 0.5]"}, WRONG_USE, "0, 0.5, 1, 0.5 is no part of a frame"),
         ("segmentation_node", {"mask_reliability": "most"}, WRONG_USE, "'mask_reliability' is 'most'"),
         ("adaptation_node", {"registry_dir": "EMPTY"}, FAILED, "has no current model: promote"),
         ("adaptation_node", {"cycle__buget": 3}, WRONG_USE, "'cycle.buget' (did you mean 'cycle.budget'?)"),

@@ -46,7 +46,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 CAMERA, ORACLE, SEGMENTATION, ADAPTATION = "camera_node", "oracle_node", "segmentation_node", "adaptation_node"
 RATE = 5.0
 FRAMES = 30
-ITERATIONS = 20
+ITERATIONS = 40
+"""Some seconds: enough to break a round off three times before it ends."""
 BUSY_S = 3.0
 """What a busy machine may add to a gap between two masks."""
 
@@ -204,6 +205,7 @@ class Stage:
     def call(self, kind, service, request=None):
         client = self.node.create_client(kind, service)
         self.until(client.service_is_ready, service)
+        self.spin(0.3)  # a server that does not know a new client yet drops its answer
         future = client.call_async(request or kind.Request())
         self.until(future.done, service)
         return future.result()
@@ -313,54 +315,44 @@ def test_the_way_back(stage):
     assert [entry["action"] for entry in stage.registry.history()][-2:] == ["promote", "rollback"]
 
 
-def test_a_killed_worker_goes_on_and_the_masks_do(stage):
-    finished = len(stage.decisions())
-    first = len(stage.masks)
+def test_a_round_outlives_its_worker_a_deactivation_and_its_node_and_the_masks_go_on(stage):
+    """One round, broken off three times: each end of a round takes longer than what breaks it."""
+    finished, labels, first = len(stage.decisions()), labelled(stage), len(stage.masks)
     ask_for_a_round(stage)
     stage.until(lambda: len(rounds(stage)) == finished + 1 and stage.iteration() >= 3, "a round under way")
     worker = stage.worker()
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
     stage.until(lambda: stage.worker() not in (worker, None), "another worker")
-    stage.until(lambda: len(stage.decisions()) == finished + 1, "the round's end")
-    assert iterations_done(stage) == list(range(1, ITERATIONS + 1))
-    assert f"training worker {worker} was killed" in stage.supervisor.log_path(ADAPTATION).read_text()
-    assert gaps_of(stage.masks[first:]).max() < 3 / RATE + BUSY_S
 
-
-def test_a_deactivated_node_stops_its_round_and_goes_on_after_activation(stage):
-    finished = len(stage.decisions())
-    ask_for_a_round(stage)
-    stage.until(lambda: len(rounds(stage)) == finished + 1 and stage.iteration() >= 3, "a round under way")
+    further(stage)
     change(stage, Transition.TRANSITION_DEACTIVATE)
     stage.until(lambda: stage.worker() is None, "the worker's end")
-    assert len(stage.decisions()) == finished
     change(stage, Transition.TRANSITION_ACTIVATE)
-    stage.until(lambda: len(stage.decisions()) == finished + 1, "the round's end")
-    assert len(rounds(stage)) == finished + 1
-    assert iterations_done(stage) == list(range(1, ITERATIONS + 1))
-
-
-def change(stage, transition):
-    request = ChangeState.Request(transition=Transition(id=transition))
-    assert stage.call(ChangeState, f"{ADAPTATION}/change_state", request).success
-
-
-def test_a_killed_node_finishes_its_round_after_the_restart(stage):
-    finished = len(stage.decisions())
-    labels = labelled(stage)
-    first = len(stage.masks)
-    ask_for_a_round(stage)
-    stage.until(lambda: len(rounds(stage)) == finished + 1 and stage.iteration() >= 3, "a round under way")
+    further(stage)
+    assert f"training worker {worker} was killed" in stage.supervisor.log_path(ADAPTATION).read_text()
     stage.kill_and_restart(ADAPTATION)
     stage.until(lambda: stage.status().get("paused"), "the node to come back")  # as its parameters say
     assert labelled(stage) == labels
+    assert len(stage.decisions()) == finished, "the round ended before it was broken off"
     stage.call(SetBool, f"{ADAPTATION}/pause", SetBool.Request(data=False))
+
     stage.until(lambda: len(stage.decisions()) == finished + 1, "the round's end")
     assert len(rounds(stage)) == finished + 1
     assert iterations_done(stage) == list(range(1, ITERATIONS + 1))
     assert stage.supervisor.poll()[SEGMENTATION] is None
     assert gaps_of(stage.masks[first:]).max() < 3 / RATE + BUSY_S
+
+
+def further(stage):
+    """Until the round has done some more."""
+    so_far = stage.iteration()
+    stage.until(lambda: stage.iteration() >= so_far + 3, "the round to go on")
+
+
+def change(stage, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    assert stage.call(ChangeState, f"{ADAPTATION}/change_state", request).success
 
 
 def ask_for_a_round(stage):
@@ -402,6 +394,6 @@ def test_every_acknowledged_label_survives_a_kill_right_after_it(stage):
     stage.until(lambda: stage.statuses, "the node to come back")
     assert before <= labelled(stage)
     stage.until(lambda: len(labelled(stage)) == 8, "the rest of the labels")
-    stage.until(stage.decisions, "the round's end")
+    stage.until(lambda: rounds(stage) and (rounds(stage)[0].parent / "data.json").exists(), "a round on them")
     data = json.loads((rounds(stage)[0].parent / "data.json").read_text())
     assert len(data["labelled"]) + len(data["audit"]) == 8

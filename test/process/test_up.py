@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,6 +138,33 @@ def test_a_killed_segmentation_node_is_back_with_its_model(ros_domain, tmp_path)
         rclpy.try_shutdown()
     assert status == 0, said
     assert "segmentation_node was ended by SIGKILL" in said
+
+
+def test_foxglove_is_served_beside_the_nodes_and_stops_with_them(ros_domain, tmp_path):
+    pytest.importorskip("foxglove", reason="the Foxglove SDK is not installed: pip install '.[foxglove]'")
+    from websockets.sync.client import connect
+
+    parameters = (
+        "/**:\n  ros__parameters:\n    autostart: false\n"
+        "/**/foxglove_node:\n  ros__parameters:\n    autostart: true\n    port: 0\n"
+    )
+    with Up(tmp_path, "--foxglove", parameters=parameters) as up:
+        address = re.compile(r"open (ws://127\.0\.0\.1:\d+)")
+        log = up.logs / "foxglove_node.log"
+        up.until(lambda: log.exists() and address.search(log.read_text()) and len(up.nodes()) == 2)
+        url = address.search(log.read_text())[1]
+        with connect(url, subprotocols=["foxglove.sdk.v1"], open_timeout=30) as viewer:
+            assert json.loads(viewer.recv(30))["op"] == "serverInfo"
+            channels = set()
+            while "/segmentation_node/transition_event" not in channels:  # the other nodes' topics are offered
+                told = viewer.recv(30)
+                if isinstance(told, str) and json.loads(told)["op"] == "advertise":
+                    channels |= {channel["topic"] for channel in json.loads(told)["channels"]}
+        status, said = up.end(signal.SIGINT)
+    assert status == 0, said
+    assert said.startswith("running: segmentation_node, adaptation_node, foxglove_node; logs in")
+    with pytest.raises(OSError, match="refused"):
+        connect(url, open_timeout=5)
 
 
 def test_wrong_parameters_of_a_node_end_it_with_status_2(ros_domain, tmp_path):

@@ -30,6 +30,35 @@ def settings(**values: Any) -> ReplaySettings:
     return ReplaySettings.model_validate({"engine": ENGINE, "bootstrap_samples": 200, **values})
 
 
+# Any challenger passes: what is tested is when, not whether.
+ANYTHING = {
+    **{"min_gain": 0.0, "probability": 0.5, "min_agreement": 0.0, "domain_margin": 100.0, "safety_margin": 100.0},
+    **{"collapse_bound": 0.999, "collapse_share": 0.999, "stretch_s": 0.4, "min_audit_frames": 2},
+}
+
+
+def adapting(**values):
+    """A small adaptation: eight frames, four labels, one audit frame of every two, six iterations."""
+    gate = {"policy": "lenient", "max_latency_ratio": 100.0, **values.pop("gate", {})}
+    training = {
+        "iterations": 4, "source_batch": 0, "labelled_batch": 1, "unlabelled_batch": 1, "crop_height": 64,
+        "crop_width": 96, "checkpoint_every": 2, "prefetch": False,
+    }  # fmt: skip
+    adaptation = {
+        "pool": {"rate": 100.0, "keep_free_share": 0.0, "standstill_threshold": 0.0, "duplicate_threshold": 0.0},
+        "cycle": {
+            "budget": 4, "batch": 4, "max_open": 4, "min_frames": 8, "frames_between": 1, "new_labels": 4,
+            "cooldown_s": 1.0,
+        },
+        "acquisition": {"audit_every": 2},
+        "label_check": {"max_disagreement": 1.0},  # its weights are random
+        "gate": gate,
+        "engine": ENGINE,
+        "training": training,
+    }  # fmt: skip
+    return settings(adaptation=adaptation, stretch_s=4.0, round_seconds=3.0, **values)
+
+
 def replay(
     bag: Path, out: Path, references: Sequence[str], given: ReplaySettings | None = None, **options: Any
 ) -> ReplayReport:

@@ -309,10 +309,10 @@ def test_facts_are_cheap_in_a_full_pool(vehicle):
         pool._database.execute_many(
             "INSERT INTO frames (camera, stamp_ns, vehicle, width, height, state, image_file, stored_at, bytes, "
             "thumbnail, model_version) VALUES ('front', ?, '', 96, 64, 'buffered', ?, 0, 9, zeroblob(192), 'v0001')",
-            [(index * SECOND, f"images/none-{index}.jpg") for index in range(50_000)],
+            [(index * SECOND, f"images/none-{index}.jpg") for index in range(20_000)],
         )
-        files = [f"images/none-{index}.jpg" for index in range(50_000)]
-    assert len(files) == 50_000
+        files = [f"images/none-{index}.jpg" for index in range(20_000)]
+    assert len(files) == 20_000
     (folder := vehicle.root / "pool" / "images").mkdir(exist_ok=True)
     for file in files:
         (folder / Path(file).name).touch()  # or the pool would reject the frames as lost
@@ -325,4 +325,4 @@ def test_facts_are_cheap_in_a_full_pool(vehicle):
     by_count = (time.process_time() - start) / 20
     start = time.process_time()
     adapter.pool.frames(states=["buffered"])
-    assert by_count < 0.02 * (time.process_time() - start)
+    assert by_count < 0.05 * (time.process_time() - start)

@@ -123,9 +123,9 @@ def test_a_real_worker_waits_goes_on_and_ends_while_it_waits(tmp_path: Path):
         stop = threading.Event()
         teller = threading.Thread(target=lambda: [tell(rounds, "slow") for _ in iter(lambda: stop.wait(0.2), True)])
         teller.start()
-        time.sleep(3.0)  # the step at hand ends
+        time.sleep(2.0)  # the step at hand ends
         waiting = steps()
-        time.sleep(3.0)
+        time.sleep(1.5)
         assert steps() == waiting
         stop.set()
         teller.join()
