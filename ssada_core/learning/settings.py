@@ -208,7 +208,7 @@ class RoundTrainingSettings(TrainingSettings):
         "iou", description="Class weights of the supervised losses."
     )
     trained_share: float = Field(
-        0.8,
+        0.6,
         ge=0,
         le=1,
         description="Share of the trained weights in the result; the rest are those that the training began with, "
