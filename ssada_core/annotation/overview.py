@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from ssada_core.annotation.colours import class_style
 from ssada_core.annotation.desk import Who
 from ssada_core.data.encodings import decode_compressed, encode_jpeg
 from ssada_core.data.samples import Array
 from ssada_core.errors import SsadaError
+from ssada_core.labels import LabelSpace
 from ssada_core.store.files import read_json
 from ssada_core.store.pool import FramePool, FrameRecord, State
 
@@ -72,6 +74,18 @@ def thumbnail(data: bytes) -> bytes:
     height, width = image.shape[:2]
     size = (THUMBNAIL_WIDTH, max(1, round(height * THUMBNAIL_WIDTH / width)))
     return encode_jpeg(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA)), 85)
+
+
+def label_space(space: LabelSpace) -> dict[str, Any]:
+    """Classes with their colours, and with those that the colour-blind tell apart."""
+    styles = [class_style(index) for index in range(space.num_classes)]
+    return {
+        "name": space.name,
+        "classes": [
+            {"name": name, "original": list(color), "safety": name in space.safety, **style}
+            for name, color, style in zip(space.classes, space.colors, styles, strict=True)
+        ],
+    }
 
 
 def doubts(label: Array, confidence: Array, classes: tuple[str, ...]) -> dict[str, Any]:

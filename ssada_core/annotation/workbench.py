@@ -15,7 +15,6 @@ import numpy as np
 
 from ssada_core.annotation import overview
 from ssada_core.annotation.check import LabelCheckSettings
-from ssada_core.annotation.colours import class_style
 from ssada_core.annotation.desk import Desk, Draft, Who
 from ssada_core.annotation.overview import Cache
 from ssada_core.annotation.segments import LEVELS, superpixels
@@ -74,7 +73,7 @@ class Workbench:
         records = [record for record in self._pool.frames(states=overview.SHOWN) if record.query_id is not None]
         return {
             "pool": self._pool.pool_id,
-            "label_space": self._label_space(),
+            "label_space": overview.label_space(self._pool.label_space),
             "levels": len(LEVELS),
             "progress": overview.progress(self._pool, self._source.budget),
             "model": overview.model_figures(self._pool, self._source.registry),
@@ -87,17 +86,6 @@ class Workbench:
                     drafted=record.query_id in drafts,
                 )
                 for record in sorted(records, key=overview.order)
-            ],
-        }
-
-    def _label_space(self) -> dict[str, Any]:
-        space = self._pool.label_space
-        styles = [class_style(index) for index in range(space.num_classes)]
-        return {
-            "name": space.name,
-            "classes": [
-                {"name": name, "original": list(color), "safety": name in space.safety, **style}
-                for name, color, style in zip(space.classes, space.colors, styles, strict=True)
             ],
         }
 

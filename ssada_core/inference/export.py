@@ -246,7 +246,8 @@ def _install(job: _Job, path: Path, file: str, more: dict[str, str]) -> Path:
     """Describe the new files, and let their folder take the place of the one before."""
     write_json(path.with_name(GRAPH_FILE), describe(job.model_dir, job.manifest) | more)
     folder = (job.model_dir / file).parent
-    _replace(folder, path.parent)
+    shutil.rmtree(folder, ignore_errors=True)
+    path.parent.replace(folder)
     return folder
 
 
@@ -294,8 +295,3 @@ def _empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _replace(folder: Path, fresh: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)

@@ -148,6 +148,8 @@ def _compared(report: ReplayReport, space: LabelSpace) -> list[ModelShown]:
 
 def _comparisons(report: ReplayReport) -> list[ComparisonFigures]:
     adaptation = report.adaptation
+    if adaptation is not None and not adaptation.swaps:
+        return []  # one model all the way: there is nothing to compare
     if adaptation is not None and adaptation.unseen is not None:
         return [adaptation.unseen.comparison] if adaptation.unseen.comparison is not None else []
     return report.comparisons

@@ -39,6 +39,7 @@ TRAINING = RoundTrainingSettings(
     crop_width=96,
     checkpoint_every=2,
     prefetch=False,
+    freeze_batch_norm=True,  # it cannot learn from one image
 )
 POOL = PoolSettings(rate=1000, keep_free_share=0.0, standstill_threshold=0.0, duplicate_threshold=0.0)
 SECOND = 10**9

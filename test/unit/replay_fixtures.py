@@ -43,6 +43,7 @@ def adapting(**values):
     training = {
         "iterations": 4, "source_batch": 0, "labelled_batch": 1, "unlabelled_batch": 1, "crop_height": 64,
         "crop_width": 96, "checkpoint_every": 2, "prefetch": False,
+        "freeze_batch_norm": True,  # it cannot learn from one image
     }  # fmt: skip
     adaptation = {
         "pool": {"rate": 100.0, "keep_free_share": 0.0, "standstill_threshold": 0.0, "duplicate_threshold": 0.0},
@@ -55,6 +56,7 @@ def adapting(**values):
         "gate": gate,
         "engine": ENGINE,
         "training": training,
+        "low_priority": False,  # on a machine that others use, an idle process may wait for minutes
     }  # fmt: skip
     return settings(adaptation=adaptation, stretch_s=4.0, round_seconds=3.0, **values)
 
