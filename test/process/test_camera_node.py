@@ -117,20 +117,20 @@ def test_frames_infos_and_labels_share_their_headers_and_are_the_drive(watcher, 
     assert len(shown) == len(complete())
 
 
-def test_the_rate_is_kept_and_can_change(watcher, camera):
+def test_the_rate_is_kept_and_can_change(watcher, camera, folder):
     infos = watcher.watch(CameraInfo, "camera/camera_info", qos.reliable_profile(depth=50))
-    camera(rate=20.0, **SMALL)
+    camera(source=f"images:{folder / 'images'}", rate=5.0)
 
     def median_gap(first, last):
         stamps = np.array([stamp_to_ns(info.header.stamp) for info in infos[first:last]])
         return np.median(np.diff(stamps)) / 1e9
 
-    watcher.until(lambda: len(infos) >= 30)
-    assert median_gap(0, 30) == pytest.approx(1 / 20, rel=0.2)
-    assert watcher.set_parameter("rate", 5.0).successful
+    watcher.until(lambda: len(infos) >= 9)
+    assert median_gap(0, 9) == pytest.approx(1 / 5, rel=0.2)
+    assert watcher.set_parameter("rate", 2.0).successful
     changed = len(infos) + 1
-    watcher.until(lambda: len(infos) >= changed + 6)
-    assert median_gap(changed, changed + 6) == pytest.approx(1 / 5, rel=0.2)
+    watcher.until(lambda: len(infos) >= changed + 4)
+    assert median_gap(changed, changed + 4) == pytest.approx(1 / 2, rel=0.2)
     refused = watcher.set_parameter("rate", 0.0)
     assert not refused.successful
 
@@ -251,16 +251,16 @@ def test_a_wrong_key_in_a_params_file_names_the_right_one(camera, tmp_path):
     assert "unknown parameter 'sourc' (did you mean 'source'?)" in said
 
 
-def test_diagnostics_say_how_it_goes(watcher, camera):
+def test_diagnostics_say_how_it_goes(watcher, camera, folder):
     reports = watcher.watch(DiagnosticArray, "/diagnostics", qos.reliable_profile(depth=10))
-    camera(rate=20.0, **SMALL)
+    camera(source=f"images:{folder / 'images'}", rate=5.0)
     watcher.until(lambda: len(reports) >= 3)
     (status,) = reports[-1].status
     figures = {pair.key: pair.value for pair in status.values}
     assert status.level == b"\0", status
-    assert float(figures["rate_hz"]) == pytest.approx(20.0, rel=0.25)
-    assert int(figures["frames"]) > 20
-    assert float(figures["longest_gap_ms"]) > 20
+    assert float(figures["rate_hz"]) == pytest.approx(5.0, rel=0.25)
+    assert int(figures["frames"]) > 5
+    assert float(figures["longest_gap_ms"]) > 150
 
 
 def test_a_stopped_reliable_subscriber_does_not_hold_the_camera_up(watcher, camera, vga):
