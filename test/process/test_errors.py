@@ -129,7 +129,7 @@ def test_one_line_and_the_right_status(run, tmp_path, registry, node, parameters
     if node == "segmentation_node":
         given = {"model": registry.root, **given}
     process = run(node, **given)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == status, said
     assert len(complaints(said)) == 1, said
     assert words in complaints(said)[0]
@@ -138,7 +138,7 @@ def test_one_line_and_the_right_status(run, tmp_path, registry, node, parameters
 
 def test_a_bag_without_the_topic_says_which_it_has(run, bag):
     process = run("camera_node", source=f"bag:{bag}", topic="/front/image")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == FAILED, said
     (line,) = complaints(said)
     assert "/front/image" in line
@@ -150,7 +150,7 @@ def test_a_misspelt_key_in_a_params_file_is_named_with_the_nearest(run, tmp_path
     file = tmp_path / "params.yaml"
     file.write_text(f"/**/{node}:\n  ros__parameters:\n    camera_relability: reliable\n")
     process = run(node, "--params-file", file)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == WRONG_USE, said
     (line,) = complaints(said)
     assert "unknown parameter 'camera_relability' (did you mean 'camera_reliability'?)" in line
