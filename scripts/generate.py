@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.fields import FieldInfo
 
+from ssada_core.adaptation.dossier import Dossier
+from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.gate import Decision
 from ssada_core.adaptation.round import RoundResult, RoundSpec
 from ssada_core.learning.progress import Progress
@@ -166,6 +168,8 @@ def schemas() -> dict[str, dict[str, Any]]:
         "progress": Progress,
         "result": RoundResult,
         "decision": DecisionFile,
+        "expectations": Expectations,
+        "dossier": Dossier,
         "report": ReplayReport,
     }
     return {name: model.model_json_schema() for name, model in models.items()}

@@ -47,6 +47,7 @@ MEANING = {
     ("segmentation_node", "~/model"): "JSON: version in use and the first stamp it served, per camera.",
     ("segmentation_node", "/diagnostics"): "Model, and per camera rate, latency, intervals, drops, errors; 1 Hz.",
     ("adaptation_node", CAMERA_TOPIC): "Frames for the pool.",
+    ("adaptation_node", "ssada/flag"): "The driver's button: this went wrong just now; the seconds before are kept.",
     ("adaptation_node", "ssada/annotation"): "A label: mono8 class ids, 255 = unlabelled, with the query's header.",
     ("adaptation_node", "ssada/query"): "A frame to label (bgr8); `stamp` is the frame's, `frame_id` the query's id.",
     ("adaptation_node", "ssada/annotation_result"): "JSON: accepted, or held or refused and why.",

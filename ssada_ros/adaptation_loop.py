@@ -63,6 +63,7 @@ class AdaptationLoop:
         self._on_refused = on_refused
         self._log_warning = log_warning
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._flags: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._said: set[str] = set()
         self._trouble = ("", float("-inf"))
@@ -72,6 +73,10 @@ class AdaptationLoop:
     def put_answer(self, answer: Answer) -> None:
         """Leave a label; from any thread."""
         self._answers.put(answer)
+
+    def put_flag(self) -> None:
+        """The driver pressed the button; from any thread."""
+        self._flags.put(None)
 
     def stop(self) -> None:
         """Have :meth:`run` return after what is at hand."""
@@ -94,6 +99,10 @@ class AdaptationLoop:
                     self._offer(delivery)
             while not self._answers.empty():
                 self._submit(self._answers.get())
+            while not self._flags.empty():
+                self._flags.get()
+                with self._survived():
+                    self._adapter.flag()
             with self._survived():
                 busy = self._adapter.tick(time.monotonic())
 

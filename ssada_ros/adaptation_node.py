@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleState
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from std_msgs.msg import String
+from std_msgs.msg import Empty, String
 from std_srvs.srv import SetBool, Trigger
 
 from ssada_core.adaptation.adapter import Adapter
@@ -181,6 +181,8 @@ class AdaptationNode(ManagedNode):
 
         annotations = self.create_subscription(Image, "ssada/annotation", on_annotation, reliable_profile(depth=depth))
         undo.callback(self.destroy_subscription, annotations)
+        flags = self.create_subscription(Empty, "ssada/flag", lambda _: loop.put_flag(), reliable_profile(depth=10))
+        undo.callback(self.destroy_subscription, flags)
         inputs = [self._subscribe(camera, loop) for camera in self._cameras.values()]
         for one in inputs:
             undo.callback(one.close)

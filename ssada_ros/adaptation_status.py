@@ -11,8 +11,9 @@ from ssada_ros import diagnostics
 
 
 def adaptation_statuses(node: str, status: Mapping[str, Any]) -> list[DiagnosticStatus]:
-    """Four statuses: the work itself, frame pool and queries, training, the gate's last decision."""
-    return [_work(node, status), _pool(node, status), _training(node, status), _gate(node, status)]
+    """Five statuses: the work itself, frame pool and queries, training, the gate's last decision, the road."""
+    parts = (_work, _pool, _training, _gate, _road)
+    return [part(node, status) for part in parts]
 
 
 def failure_status(node: str, failure: Exception) -> DiagnosticStatus:
@@ -69,3 +70,18 @@ def _gate(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
     waits = decision.get("verdict") == "wait_for_human"
     level = diagnostics.WARN if waits or decision.get("verdict") == "failed" else diagnostics.OK
     return diagnostics.status(f"{node}: gate", level, decision.get("words", "no round yet"), values)
+
+
+def _road(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
+    """Whether the model was made for this road, and who drives along."""
+    road, watch, shadow = status["road"], status["watch"], status["shadow"]
+    values = {f"drift_{key}": value for key, value in road.items()}
+    values |= {f"watch_{key}": value for key, value in (watch or {}).items()}
+    values |= {f"shadow_{key}": value for key, value in (shadow or {}).items()}
+    values["flags"] = status["flags"]
+    name = road["domain"] or "not known yet"
+    if road["drifted"]:
+        words = f"the model was not made for this road ({name}): drift score {road['score']:.1f}, bound 1"
+        return diagnostics.status(f"{node}: road", diagnostics.WARN, words, values)
+    watched = f"; {watch['version']} is watched, {watch['seen']} of {watch['frames']} frames" if watch else ""
+    return diagnostics.status(f"{node}: road", diagnostics.OK, f"{name}{watched}", values)

@@ -6,54 +6,30 @@ Everything that lasts is on the disk (pool, registry, rounds), so an adapter tha
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ssada_core.adaptation.asking import ASKED_STATES, Questions
+from ssada_core.adaptation.companions import Companions
 from ssada_core.adaptation.conductor import Conductor
-from ssada_core.adaptation.cycle import (
-    Action,
-    Answer,
-    AskLabels,
-    Cycle,
-    CycleState,
-    Facts,
-    Judge,
-    Promote,
-    Refuse,
-    ResumeRound,
-    SetAside,
-    StartRound,
-    StopRound,
-    obstacle,
-)
-from ssada_core.adaptation.scorer import PoolScorer
+from ssada_core.adaptation.cycle import Answer, Cycle, obstacle
+from ssada_core.adaptation.flags import ClipRecorder
+from ssada_core.adaptation.following import RoadFollower
+from ssada_core.adaptation.performing import Listener, Performer, Tools
+from ssada_core.adaptation.scorer import Glance, Live, PoolScorer
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.annotation.submit import SubmitResult, submit
 from ssada_core.data.samples import Array
-from ssada_core.errors import SsadaError
 from ssada_core.store.pool import FramePool, FrameRecord
 from ssada_core.store.pool_records import Added
 from ssada_core.store.registry import ModelRegistry
 
+__all__ = ["Adapter", "Listener"]
+
 STEP_S = 0.5
 """Seconds between two looks at the facts: they come from the database."""
-
-
-class Listener(Protocol):
-    """Who is told what happened; called by the thread that calls :meth:`Adapter.tick` or a service."""
-
-    def on_queries(self, records: Sequence[FrameRecord]) -> None:
-        """These frames wait for a human."""
-
-    def on_label(self, result: SubmitResult) -> None:
-        """A label was accepted, held or refused."""
-
-    def on_promoted(self, version: str, reason: str) -> None:
-        """This version is the current one now."""
 
 
 class Adapter:
@@ -85,15 +61,43 @@ class Adapter:
             self._scorer = PoolScorer(self.pool, self.registry, settings.engine, log)
             undo.callback(self._scorer.close)
             self._scorer.use(current)
+            self._companions = Companions(
+                self.registry,
+                label_space,
+                Path(settings.rounds_dir),
+                engine=settings.engine,
+                watch=settings.watch,
+                shadow=settings.shadow,
+                log=log,
+            )
+            undo.callback(self._companions.close)
             self._conductor = Conductor(settings, self.registry, log)
+            self._follower = RoadFollower(self.pool, self.registry, self._scorer, settings, log)
+            self._recorder = ClipRecorder(self.pool, settings.flags)
             self._cycle = Cycle(settings.judgeable_cycle(), self._conductor.recall())
             self._questions = Questions(self.pool, self._scorer, settings, log)
+            self._work = Performer(self._tools(listener), self._cycle, current)
             undo.pop_all()
-        self._version = current
+        self._scorer.on_live = self._on_live
         self._next_step_s = float("-inf")
-        self._paused = False
-        self._adapt_requested = False
-        self._answer: Answer = "none"
+
+    def _tools(self, listener: Listener) -> Tools:
+        return Tools(
+            settings=self.settings,
+            pool=self.pool,
+            registry=self.registry,
+            scorer=self._scorer,
+            questions=self._questions,
+            conductor=self._conductor,
+            follower=self._follower,
+            companions=self._companions,
+            listener=listener,
+            log=self._log,
+        )
+
+    def _on_live(self, live: Live) -> None:
+        self._follower.observe(live)
+        self._companions.observe(live, self._follower.domain)
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -104,12 +108,31 @@ class Adapter:
             DataError: if it is no image.
         """
         with self._lock:
-            if self._paused:
+            if self._work.paused:
                 return None
-            added = self.pool.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns)
+            domain = self._follower.domain
+            for record in self._recorder.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns, domain=domain):
+                self._scorer.enqueue(record)
+            added = self.pool.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns, domain=domain)
             if added.record is not None:
                 self._scorer.enqueue(added.record)
+            elif added.reason in ("full", "disk", "duplicate"):  # not kept, but seen
+                self._scorer.glance(Glance(image, jpeg, camera, stamp_ns))
             return added
+
+    def flag(self, stamp_ns: int | None = None) -> str:
+        """A driver says that something went wrong, just now or at a stamp: keep it, and ask about it first.
+
+        Raises:
+            StoreError: if no frame has come yet, or the disk refuses.
+        """
+        with self._lock:
+            clip, kept = self._recorder.flag(stamp_ns)
+            for record in kept:
+                self._scorer.enqueue(record)
+            words = f"flag {clip.id}: {len(kept)} frames of the seconds before are kept and asked about first"
+            self._log(words)
+            return words
 
     def submit(self, query_id: str, label: Array, annotator: str) -> SubmitResult:
         """A human's label; accepted ones survive a power cut once this returns."""
@@ -132,16 +155,16 @@ class Adapter:
     def adapt(self, now_s: float) -> tuple[bool, str]:
         """Ask for a round now."""
         with self._lock:
-            why_not = obstacle(self._cycle.state, self._facts(now_s), self._cycle.settings)
+            why_not = obstacle(self._cycle.state, self._work.facts(now_s), self._cycle.settings)
             if why_not is not None:
                 return False, why_not
-            self._adapt_requested = True
+            self._work.adapt_requested = True
             return True, "a round starts"
 
     def pause(self, paused: bool) -> str:
         """While paused nothing is stored, asked or trained; labels are still taken."""
         with self._lock:
-            self._paused = paused
+            self._work.paused = paused
             return "paused" if paused else "running"
 
     def rollback(self, reason: str) -> str:
@@ -154,16 +177,26 @@ class Adapter:
         """
         with self._lock:
             version = self.registry.rollback(reason)
-            self._follow_registry(reason)
+            self._work.follow_registry(reason)
             return version
 
     def answer(self, answer: Answer) -> tuple[bool, str]:
-        """Confirm or refuse a challenger that waits for a human."""
+        """Confirm or refuse a challenger that waits for a human, or a version that is offered.
+
+        Raises:
+            ModelError: if an offered version has gone, or is damaged.
+            StoreError: if the disk refuses.
+        """
         with self._lock:
+            if self._work.offer is not None and self._cycle.state.phase == "collecting":
+                if answer == "confirm":
+                    return True, f"confirm: {self._work.take_offer()}"
+                self._work.offer = None
+                return True, "the offered version is not taken"
             if self._cycle.state.phase != "waiting":
                 return False, "no version waits for a human"
-            self._answer = answer
-            return True, f"{answer}: {self._challenger}"
+            self._work.answer = answer
+            return True, f"{answer}: {self._work.challenger}"
 
     # -- what happens by itself --------------------------------------------------------------------
 
@@ -184,15 +217,16 @@ class Adapter:
         with self._lock:
             if now_s >= self._next_step_s:
                 self._next_step_s = now_s + STEP_S
-                self._step(now_s)
+                self._work.step(now_s)
             for result in self._questions.poll():
                 self._listener.on_label(result)
-            return not self._paused and self._scorer.score_next()
+            return not self._work.paused and (self._scorer.score_next() or self._follower.step())
 
     def close(self) -> None:
         """Stop a running worker (it can be resumed), close the stores."""
         with self._lock:
             self._conductor.rounds.stop()
+            self._companions.close()
             self._scorer.close()
             self.pool.close()
 
@@ -202,9 +236,9 @@ class Adapter:
             stats = self.pool.stats()
             progress = self._conductor.rounds.progress()
             return {
-                "version": self._version,
+                "version": self._work.version,
                 "phase": self._cycle.state.phase,
-                "paused": self._paused,
+                "paused": self._work.paused,
                 "pool": dict(stats.counts),
                 "pool_bytes": stats.image_bytes,
                 "pool_trouble": self.pool.trouble,
@@ -215,105 +249,8 @@ class Adapter:
                 "training": progress.figures if progress is not None else {},
                 "decision": self._conductor.decision,
                 "failure": self._conductor.failure,
+                "road": self._follower.status(),
+                **self._companions.status(),
+                "flags": len(self.pool.clips()),
+                "offer": self._work.offer.words() if self._work.offer is not None else "",
             }
-
-    # -- one step of the cycle ---------------------------------------------------------------------
-
-    def _step(self, now_s: float) -> None:
-        self._follow_registry("made current by another process")
-        try:
-            facts = self._facts(now_s)
-            phase = self._cycle.state.phase
-            actions = self._cycle.step(facts)
-            if facts.training == "failed" and phase != self._cycle.state.phase:
-                self._conductor.fail(self._conductor.rounds.failure())
-            for action in actions:
-                self._attempt(action, now_s)
-        finally:
-            self._conductor.remember(self._cycle.state)
-
-    def _attempt(self, action: Action, now_s: float) -> None:
-        """Perform an action; a failure of a round's own ends the round, and nothing else."""
-        try:
-            self._perform(action)
-        except SsadaError as error:
-            if isinstance(action, AskLabels):
-                raise
-            self._conductor.fail(str(error))
-            failures = self._cycle.state.failures + 1
-            self._cycle.state = replace(self._cycle.state, phase="collecting", ended_s=now_s, failures=failures)
-
-    def _facts(self, now_s: float) -> Facts:
-        pool, cycle = self.pool, self.settings.cycle
-        labelled = pool.count(states=["labelled"])
-        audit = pool.count(states=["labelled"], audit=True)
-        most = max(cycle.min_frames, cycle.frames_between, cycle.batch)  # more than the cycle asks for costs time only
-        return Facts(
-            now_s=now_s,
-            buffered_new=self._questions.count_new(at_most=most),
-            asked=pool.count(states=ASKED_STATES),
-            open=pool.count(states=["queried"]),
-            labelled_train=labelled - audit,
-            labelled_audit=audit,
-            labels_since_round=max(0, labelled - self._conductor.labels_used),
-            training=self._conductor.training(),
-            paused=self._paused,
-            adapt_requested=self._adapt_requested,
-            outcome=self._conductor.outcome,
-            challenger=self._challenger,
-            answer=self._answer,
-        )
-
-    @property
-    def _challenger(self) -> str:
-        return str(self._conductor.decision.get("version", ""))
-
-    def _perform(self, action: Action) -> None:
-        if isinstance(action, AskLabels):
-            self._ask(action.count)
-        elif isinstance(action, StartRound):
-            self._adapt_requested = False
-            self._conductor.start(action.reason, labels=self.pool.count(states=["labelled"]))
-        elif isinstance(action, StopRound):
-            self._conductor.rounds.stop()
-        elif isinstance(action, ResumeRound):
-            if not self._conductor.resume():  # its folder was deleted
-                self._cycle.state = CycleState()
-        elif isinstance(action, Judge):
-            self._conductor.judge(self.pool.label_space)
-        elif isinstance(action, Promote):
-            self._promote(action)
-        elif isinstance(action, Refuse | SetAside):
-            self._answer = "none"
-            reason = action.reason if isinstance(action, Refuse) else "too little evidence"
-            self._conductor.set_aside(action.version, reason)
-
-    def _ask(self, count: int) -> None:
-        records = self._questions.ask(count)
-        self._listener.on_queries(records)
-        self._questions.publish()
-
-    def _promote(self, action: Promote) -> None:
-        self._answer = "none"
-        if self._conductor.promote(action.version, action.reason):
-            self._use(action.version, str(self._conductor.decision["words"]))
-
-    def _use(self, version: str, reason: str) -> None:
-        self._version = version
-        self._listener.on_promoted(version, reason)
-        self._scorer.use(version)
-
-    def _follow_registry(self, reason: str) -> None:
-        """Take over a current version that did not come from here; what was built on the old one ends."""
-        current = self.registry.current_or_fail()
-        if current == self._version:
-            return
-        phase = self._cycle.state.phase
-        if phase in ("training", "suspended"):
-            self._conductor.rounds.stop()
-            self._conductor.overtake(f"{self._version} is not current any more, {current} is ({reason})")
-        elif phase in ("judging", "waiting") and current != self._challenger:
-            self._conductor.overtake(f"it was judged against {self._version}, and {current} is current now ({reason})")
-        self._answer = "none"
-        self._cycle.state = replace(self._cycle.state, phase="collecting")
-        self._use(current, reason)

@@ -8,11 +8,12 @@ carried out yet is carried out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssada_core.adaptation.cycle import CycleState, Outcome, Training
+from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.round import RoundSpec
 from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.settings import AdaptationSettings
@@ -22,6 +23,10 @@ from ssada_core.store.files import make_directory, read_json, write_json
 from ssada_core.store.registry import ModelRegistry
 
 STATE_FILE = "cycle.json"
+CASES_FILE = "cases.json"
+"""Best mIoU that a promoted model reached on each regression case."""
+MOST_ASKED = 16
+"""Audit frames that are asked for to decide on one version; a gain that needs more of them is not worth them."""
 FAILED = "failed"
 """Verdict of a round that came to no measurement."""
 
@@ -79,10 +84,10 @@ class Conductor:
             return CycleState(failures=stored.failures + 1)
         if values["phase"] == "waiting":
             return CycleState("waiting") if verdict == "wait_for_human" else idle
-        if verdict in ("promote", "refuse", "undecided", "wait_for_human"):
-            self.outcome = verdict
-            return CycleState("judging")
-        return idle
+        if verdict not in ("promote", "refuse", "undecided", "wait_for_human"):
+            return idle
+        self.outcome = verdict
+        return CycleState("shadowing" if values["phase"] == "shadowing" else "judging")
 
     def remember(self, state: CycleState) -> None:
         """Store the phase if it has changed.
@@ -110,8 +115,14 @@ class Conductor:
         state = self.rounds.poll()
         return "idle" if state is None or state == "stopped" else state
 
-    def start(self, reason: str, *, labels: int) -> None:
+    def start(self, reason: str, *, labels: int, target: str = "", challenger: str = "") -> None:
         """Start a round from the current version with the pool's ``labels`` labels.
+
+        Args:
+            reason: why.
+            labels: in the pool now; later ones are new.
+            target: the road to adapt to.
+            challenger: an undecided version that is only measured again, on more frames.
 
         Raises:
             WorkerError: if the worker cannot be started.
@@ -126,6 +137,8 @@ class Conductor:
             first=self._registry.first() or champion,
             source_pack=str(Path(settings.source_pack).resolve()) if settings.source_pack else "",
             reason=reason,
+            target=target,
+            challenger=challenger,
             labels=labels,
             low_priority=settings.low_priority,
             registry=settings.registry,
@@ -133,7 +146,8 @@ class Conductor:
             engine=settings.engine,
         )
         free = "" if settings.source_pack else ", without a source pack: the gate holds to the first model's answers"
-        self._log(f"training starts from {champion}: {reason}{free}")
+        what = f"{challenger} is measured again" if challenger else f"training starts from {champion}"
+        self._log(f"{what}: {reason}{free}")
         self.failure = ""
         self.labels_used = labels
         self.rounds.start(spec)
@@ -157,10 +171,12 @@ class Conductor:
             WorkerError: if the round left nothing that can be read.
             StoreError: likewise, or if the disk refuses.
         """
-        result, decision = self.rounds.judge(self._settings.gate, label_space)
+        result, decision = self.rounds.judge(self._settings.gate, label_space, self._bars())
         figures = {"version": result.challenger, "champion": result.champion, **decision.model_dump(mode="json")}
         self._keep({**figures, "round": result.model_dump(mode="json")})
         self.outcome = decision.verdict
+        if decision.verdict != "promote":
+            self._registry.record(result.challenger, self.decision)
         self._log(f"gate on {result.challenger}: {decision.verdict}: {decision.words}")
 
     def promote(self, version: str, reason: str) -> bool:
@@ -178,7 +194,69 @@ class Conductor:
             self.overtake(f"it was judged against {champion}, and {current} is current now")
             return False
         self._registry.promote(version, {**self.decision, "promoted_because": reason})
+        self._raise_bars()
         return True
+
+    def expectations(self, version: str) -> Expectations | None:
+        """How ``version`` answered beside its champion when it was measured; None where nobody measured it.
+
+        Raises:
+            StoreError: if that cannot be read.
+            WorkerError: if it is something else.
+        """
+        run_dir = self.rounds.run_dir
+        found = Expectations.load(run_dir) if run_dir is not None else None
+        return found if found is not None and found.candidate == version else None
+
+    def audit_wanted(self) -> int:
+        """Audit frames that an undecided verdict needs and that were not asked for yet."""
+        needed = int(self.decision.get("frames_needed", 0))
+        if self.decision.get("verdict") != "undecided" or self._looked_twice() or needed > MOST_ASKED:
+            return 0
+        return max(0, needed - len(self.decision.get("asks", [])))
+
+    def asked(self, query_ids: Sequence[str]) -> None:
+        """Note with the undecided verdict which frames it waits for.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        self._keep({**self.decision, "asks": [*self.decision.get("asks", []), *query_ids]})
+
+    def second_look(self, answered: Collection[str]) -> str:
+        """The undecided version whose frames are all answered, so that it can be judged once more; empty if none is.
+
+        Args:
+            answered: query ids that nobody has to be waited for any more.
+        """
+        asks = self.decision.get("asks", [])
+        ready = self.decision.get("verdict") == "undecided" and asks and set(asks) <= set(answered)
+        # Looking again and again until chance promotes would be no test any more: one second look.
+        if not ready or self.audit_wanted() or self._looked_twice():
+            return ""
+        same = self.decision.get("champion") == self._registry.current()
+        version = str(self.decision.get("version", ""))
+        return version if same and version in self._registry.versions() else ""
+
+    def _looked_twice(self) -> bool:
+        return not self.decision.get("round", {}).get("iterations", 0)  # nothing was trained for it
+
+    def _bars(self) -> dict[str, float]:
+        path = self._root / CASES_FILE
+        values = read_json(path) if path.exists() else {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} does not list regression cases: delete it, and today's models set the bars")
+        return {str(case): float(value) for case, value in values.items()}
+
+    def _raise_bars(self) -> None:
+        """A regression case never falls behind what a promoted model reached on it."""
+        bars = self._bars()
+        for case, figures in self.decision.get("cases", {}).items():
+            reached = figures.get("challenger")
+            if reached is not None:
+                bars[case] = max(bars.get(case, reached), reached)
+        if bars:
+            write_json(self._root / CASES_FILE, bars)
 
     def set_aside(self, version: str, reason: str) -> None:
         """Keep the champion; the decision stays as it is."""

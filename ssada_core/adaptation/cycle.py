@@ -4,8 +4,8 @@ The adaptation node gathers :class:`Facts`, calls :meth:`Cycle.step`, and carrie
 gathers facts again. The state is a handful of plain values, so that a node that was killed goes on where it was.
 
     collecting ──StartRound──► training ──Judge──► judging ──Promote / Refuse / SetAside──► collecting
-                                │    ▲                └──────► waiting ──Promote / Refuse──► collecting
-                       StopRound▼    │ResumeRound
+                                │    ▲                ├──StartShadow──► shadowing ──Promote / Refuse──► collecting
+                       StopRound▼    │ResumeRound     └──► waiting ◄──────┘ └─Promote / Refuse──► collecting
                               suspended
 """
 
@@ -13,17 +13,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from ssada_core.adaptation.actions import (
+    Action,
+    AskAudit,
+    AskFlagged,
+    AskLabels,
+    Judge,
+    Promote,
+    Refuse,
+    ResumeRound,
+    SetAside,
+    StartRound,
+    StartShadow,
+    StopRound,
+)
 from ssada_core.errors import ConfigError
 from ssada_core.settings import Settings
 
-Phase = Literal["collecting", "training", "suspended", "judging", "waiting"]
+__all__ = [
+    "Action",
+    "Answer",
+    "AskAudit",
+    "AskFlagged",
+    "AskLabels",
+    "Cycle",
+    "CycleSettings",
+    "CycleState",
+    "Facts",
+    "Judge",
+    "Outcome",
+    "Phase",
+    "Promote",
+    "Refuse",
+    "ResumeRound",
+    "SetAside",
+    "StartRound",
+    "StartShadow",
+    "StopRound",
+    "Training",
+    "advance",
+    "obstacle",
+    "questions",
+]
+
+Phase = Literal["collecting", "training", "suspended", "judging", "shadowing", "waiting"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 Training = Literal["idle", "running", "finished", "failed"]
 Answer = Literal["none", "confirm", "refuse"]
 Outcome = Literal["none", "promote", "refuse", "undecided", "wait_for_human"]
+ShadowState = Literal["off", "driving", "done", "alarm"]
 
 
 class CycleSettings(Settings):
@@ -67,6 +109,13 @@ class Facts:
         outcome: the gate's verdict on the finished round; ``none`` until there is one.
         challenger: the version it is about.
         answer: what the human said to a challenger that waits.
+        flagged: moments that a driver flagged and nobody was asked about yet.
+        audit_wanted: audit frames that an undecided verdict needs and that were not asked for yet.
+        second_look: the undecided version whose frames are labelled now; empty if there is none.
+        drifted: the road is one that the model was not made for, and that starts rounds.
+        resting: the cool-down after an alarm of the watch.
+        shadow: the shadow drive of the challenger; ``off`` where none is required.
+        shadow_words: what its alarm said.
     """
 
     now_s: float
@@ -82,63 +131,13 @@ class Facts:
     outcome: Outcome = "none"
     challenger: str = ""
     answer: Answer = "none"
-
-
-@dataclass(frozen=True)
-class AskLabels:
-    """Pick ``count`` frames and ask a human for their labels."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class StartRound:
-    """Start the worker on a new round."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class StopRound:
-    """Stop the worker; it writes a checkpoint and can be resumed."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class ResumeRound:
-    """Start the worker again on the round that was stopped or lost."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Let the gate decide on the finished round."""
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Make ``version`` the current model."""
-
-    version: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """Keep the champion; ``version`` stays in the registry with its decision."""
-
-    version: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """Undecided: keep the champion and collect more labels."""
-
-    version: str
-
-
-Action = AskLabels | StartRound | StopRound | ResumeRound | Judge | Promote | Refuse | SetAside
+    flagged: int = 0
+    audit_wanted: int = 0
+    second_look: str = ""
+    drifted: bool = False
+    resting: bool = False
+    shadow: ShadowState = "off"
+    shadow_words: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class CycleState:
             ConfigError: if ``values`` is not what :meth:`to_dict` gave.
         """
         phase = values.get("phase")
-        if phase not in {"collecting", "training", "suspended", "judging", "waiting"}:
+        if phase not in PHASES:
             raise ConfigError(f"stored cycle state has phase {phase!r}: delete the file to start with 'collecting'")
         return cls(phase="training" if phase == "judging" else phase, failures=int(values.get("failures", 0)))
 
@@ -197,17 +196,25 @@ def advance(state: CycleState, facts: Facts, settings: CycleSettings) -> tuple[C
         return _collect(state, facts, settings)
     if state.phase == "judging":
         return _conclude(state, facts)
+    if state.phase == "shadowing":
+        return _drive_along(state, facts)
     if state.phase == "waiting":
         return _hear(state, facts)
     return _train(state, facts)
+
+
+_UNSETTLED: dict[Phase, str] = {
+    "waiting": "waits for a human: confirm or refuse it first",
+    "shadowing": "is on its shadow drive: wait for its end",
+}
 
 
 def obstacle(state: CycleState, facts: Facts, settings: CycleSettings) -> str | None:
     """Why no round can be started now, even if a human asks for it; None if one can."""
     if facts.paused:
         return "adaptation is paused: resume it first"
-    if state.phase == "waiting":
-        return f"version {facts.challenger} waits for a human: confirm or refuse it first"
+    if state.phase in _UNSETTLED:
+        return f"version {facts.challenger} {_UNSETTLED[state.phase]}"
     if state.phase != "collecting" or facts.training == "running":
         return "a round is under way"
     if facts.labelled_train < 1:
@@ -241,9 +248,17 @@ def _pause(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:
 
 
 def _collect(state: CycleState, facts: Facts, settings: CycleSettings) -> tuple[CycleState, list[Action]]:
+    if facts.flagged and facts.open < settings.max_open:
+        return state, [AskFlagged()]
+    if facts.second_look and not facts.resting and not facts.adapt_requested:
+        start = StartRound("the frames it asked for are labelled", facts.second_look)
+        return replace(state, phase="training", since_s=facts.now_s), [start]
     reason = _reason(state, facts, settings) if obstacle(state, facts, settings) is None else None
     if reason is not None:
         return replace(state, phase="training", since_s=facts.now_s), [StartRound(reason)]
+    audit = min(facts.audit_wanted, settings.max_open - facts.open, settings.budget - facts.asked)
+    if audit > 0:
+        return state, [AskAudit(audit)]
     count = questions(facts, settings)
     return state, [AskLabels(count)] if count else []
 
@@ -252,6 +267,8 @@ def _reason(state: CycleState, facts: Facts, settings: CycleSettings) -> str | N
     """Why a round should start, or None."""
     if facts.adapt_requested:
         return "requested"
+    if facts.resting:
+        return None
     if state.ended_s is not None and 0 <= facts.now_s - state.ended_s < settings.cooldown_s:
         return None
     if 0 < state.failures <= settings.retries:
@@ -265,6 +282,8 @@ def _reason(state: CycleState, facts: Facts, settings: CycleSettings) -> str | N
 def _label_reason(facts: Facts, settings: CycleSettings) -> str | None:
     if facts.labels_since_round >= settings.new_labels:
         return f"{facts.labels_since_round} new labels"
+    if facts.drifted and facts.labels_since_round and not facts.open:
+        return f"the road changed, {facts.labels_since_round} new labels"
     # The last labels of a budget are seldom a full batch.
     if facts.labels_since_round and _budget_is_spent(facts, settings):
         return f"the budget is spent, {facts.labels_since_round} new labels"
@@ -284,6 +303,8 @@ def _train(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:
 
 def _conclude(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:
     ended = replace(state, phase="collecting", ended_s=facts.now_s, failures=0)
+    if facts.outcome in ("promote", "wait_for_human") and facts.shadow != "off":
+        return replace(state, phase="shadowing"), [StartShadow(facts.challenger)]
     if facts.outcome == "promote":
         return ended, [Promote(facts.challenger, "the gate promoted it")]
     if facts.outcome == "refuse":
@@ -293,6 +314,18 @@ def _conclude(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]
     if facts.outcome == "wait_for_human":
         return replace(state, phase="waiting"), []
     return state, []
+
+
+def _drive_along(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:
+    """Until the challenger has seen enough of the road, or behaves otherwise than before the gate."""
+    ended = replace(state, phase="collecting", ended_s=facts.now_s, failures=0)
+    if facts.shadow == "alarm":
+        return ended, [Refuse(facts.challenger, f"its shadow drive raised an alarm: {facts.shadow_words}")]
+    if facts.shadow == "driving":
+        return state, []
+    if facts.outcome == "wait_for_human":
+        return replace(state, phase="waiting"), []
+    return ended, [Promote(facts.challenger, "the gate promoted it, and its shadow drive was quiet")]
 
 
 def _hear(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:

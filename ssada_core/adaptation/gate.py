@@ -9,7 +9,7 @@ refusal asks for less evidence than a promotion, because keeping the champion is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssada_core.adaptation.gate_checks import (
     Check,
+    check_cases,
     check_domains,
     check_finite,
     check_latency,
@@ -25,6 +26,7 @@ from ssada_core.adaptation.gate_checks import (
     check_swallowed,
     check_vanished,
 )
+from ssada_core.adaptation.gate_figures import DomainFigures, case_figures, domain_figures
 from ssada_core.adaptation.gate_settings import GateRules, GateSettings
 from ssada_core.adaptation.measurements import Measurements, ModelMeasurement
 from ssada_core.errors import WorkerError
@@ -58,6 +60,10 @@ class Decision(BaseModel):
         stretches: independent stretches of the drive they lie in.
         frames_needed: how many more audit frames an undecided verdict asks for; 0 otherwise.
         rules: the numbers it was made by.
+        target: the road that the round adapted to; empty where roads are not told apart.
+        domains: figures by road (``source`` is the source pack): frames, mIoU and IoU by class of every model.
+        cases: mIoU by regression case of every model, percent.
+        asks: query ids of the frames that an undecided verdict waits for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,10 +81,25 @@ class Decision(BaseModel):
     stretches: int
     frames_needed: int = Field(0, ge=0)
     rules: dict[str, Any]
+    target: str = ""
+    domains: dict[str, DomainFigures] = Field(default_factory=dict)
+    cases: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    asks: list[str] = Field(default_factory=list)
 
 
-def decide(measured: Measurements, settings: GateSettings, label_space: LabelSpace) -> Decision:
+def decide(
+    measured: Measurements,
+    settings: GateSettings,
+    label_space: LabelSpace,
+    bars: Mapping[str, float] | None = None,
+) -> Decision:
     """Judge a challenger by its measurements alone; the same input gives the same decision.
+
+    Args:
+        measured: what the worker measured.
+        settings: policy and margins.
+        label_space: of the models.
+        bars: best mIoU of a promoted model on each regression case so far, percent by query id.
 
     Raises:
         WorkerError: if the measurements are of another number of classes than ``label_space``.
@@ -90,7 +111,7 @@ def decide(measured: Measurements, settings: GateSettings, label_space: LabelSpa
         )
     rules = settings.rules()
     difference = _difference(measured, settings, rules)
-    checks = _checks(measured, settings, rules, label_space)
+    checks = [*_checks(measured, settings, rules, label_space), *check_cases(measured, rules, bars or {})]
     verdict, words, needed = _verdict(difference, checks, rules)
     if verdict == "promote" and settings.policy == "manual":
         verdict, words = "wait_for_human", f"{words} Policy manual: waits for a human to confirm."
@@ -109,6 +130,9 @@ def decide(measured: Measurements, settings: GateSettings, label_space: LabelSpa
         stretches=difference.stretches,
         frames_needed=needed,
         rules=rules.to_dict(),
+        target=measured.target,
+        domains=domain_figures(measured, label_space),
+        cases=case_figures(measured),
     )
 
 
@@ -133,7 +157,7 @@ def _checks(measured: Measurements, settings: GateSettings, rules: GateRules, la
         check_vanished(measured, settings, label_space),
         check_source(measured, rules),
         *check_domains(measured, rules),
-        *check_safety(measured, rules, label_space),
+        *check_safety(measured, rules, label_space, settings.margins()),
     ]
 
 

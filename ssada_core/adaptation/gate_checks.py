@@ -130,34 +130,72 @@ def check_domains(measured: Measurements, rules: GateRules) -> Iterator[Check]:
         if not mask.any():
             continue
         values = _mious({name: getattr(measured, name).audit[mask] for name in (*_REFERENCES, "challenger")})
-        where = f"mIoU on {int(mask.sum())} {'target' if domain == measured.target else domain} audit frames"
+        where = (
+            f"mIoU on {int(mask.sum())} {'target' if domain == measured.target else domain or 'earlier'} audit frames"
+        )
         if domain == measured.target:
             del values["champion"]  # the gain itself is judged by the bootstrap
-        name = "target" if domain == measured.target else f"domain:{domain}"
+        name = "target" if domain == measured.target else f"domain:{domain or 'earlier'}"
         yield _fall(name, where, values, rules.domain_margin, needs_evidence=True)
 
 
-def check_safety(measured: Measurements, rules: GateRules, label_space: LabelSpace) -> Iterator[Check]:
-    """No safety class falls by more than its margin, in any domain where it has enough labelled pixels."""
-    for domain, mask in measured.masks().items():
-        suffix = "" if domain == measured.target else f"@{domain}"
+def check_safety(
+    measured: Measurements, rules: GateRules, label_space: LabelSpace, margins: Mapping[str, float]
+) -> Iterator[Check]:
+    """No safety class falls by more than its margin, in any domain where it has enough labelled pixels.
+
+    The source pack is a domain, too; where the pack as a whole may fall by more, so may a class of it.
+
+    Args:
+        measured: the models' figures.
+        rules: with the margin of classes that have none of their own.
+        label_space: with the names of the safety classes.
+        margins: single classes' own, points.
+    """
+    models = (*_REFERENCES, "challenger")
+    stacks = {
+        "" if domain == measured.target else f"@{domain or 'earlier'}": {
+            model: getattr(measured, model).audit[mask].sum(axis=0) for model in models
+        }
+        for domain, mask in measured.masks().items()
+    }
+    if len(measured.champion.source):
+        stacks["@source pack"] = {model: getattr(measured, model).source.sum(axis=0) for model in models}
+    for suffix, matrices in stacks.items():
         for name in label_space.safety:
-            yield _check_class(measured, rules, mask, name, label_space.index(name), suffix)
+            margin = margins.get(name, rules.safety_margin)
+            if suffix == "@source pack":
+                margin = max(margin, rules.source_margin)
+            yield _check_class(matrices, rules, margin, name, label_space.index(name), suffix)
 
 
 def _check_class(
-    measured: Measurements, rules: GateRules, mask: NDArray[np.bool_], name: str, index: int, suffix: str
+    matrices: Mapping[str, Matrix], rules: GateRules, margin: float, name: str, index: int, suffix: str
 ) -> Check:
     title = f"safety:{name}{suffix}"
-    matrices = {model: getattr(measured, model).audit[mask].sum(axis=0) for model in (*_REFERENCES, "challenger")}
     pixels = int(matrices["champion"][index].sum())
     if not pixels or pixels < rules.safety_min_pixels:
         figures: Figures = {"pixels": pixels, "min_pixels": rules.safety_min_pixels}
         words = f"IoU of '{name}{suffix}' is not judged: {pixels} labelled pixels of {rules.safety_min_pixels}"
         return Check(name=title, passed=True, figures=figures, words=words, needs_evidence=True, judged=False)
     values = {model: 100 * float(iou(matrix)[index]) for model, matrix in matrices.items()}
-    check = _fall(title, f"IoU of '{name}{suffix}'", values, rules.safety_margin, needs_evidence=True)
+    check = _fall(title, f"IoU of '{name}{suffix}'", values, margin, needs_evidence=True)
     return check.model_copy(update={"figures": {**check.figures, "pixels": pixels}})
+
+
+def check_cases(measured: Measurements, rules: GateRules, bars: Mapping[str, float]) -> Iterator[Check]:
+    """No regression case falls below the best that a promoted model ever reached on it, by more than its margin.
+
+    Args:
+        measured: the models' figures.
+        rules: with the margin.
+        bars: mIoU in percent by query id, of the best promoted model so far.
+    """
+    for number, case in enumerate(measured.case_ids):
+        values = {name: miou(getattr(measured, name).cases[number]) for name in (*_REFERENCES, "challenger")}
+        if case in bars:
+            values["best"] = bars[case]
+        yield _fall(f"case:{case}", f"mIoU on the flagged frame {case}", values, rules.case_margin)
 
 
 def _fall(name: str, what: str, values: Mapping[str, float], margin: float, *, needs_evidence: bool = False) -> Check:
@@ -170,7 +208,7 @@ def _fall(name: str, what: str, values: Mapping[str, float], margin: float, *, n
     after = values["challenger"]
     worst = max((model for model in values if model != "challenger"), key=lambda model: values[model])
     change = after - values[worst]
-    who = "champion" if worst == "champion" else "first model"
+    who = {"champion": "champion", "best": "best model"}.get(worst, "first model")
     words = (
         f"{what} {'falls' if change < 0 else 'goes'} from the {who}'s {values[worst]:.1f} to {after:.1f} % "
         f"({change:+.1f} points, margin {margin:.1f})"

@@ -28,6 +28,7 @@ class GateRules:
     domain_margin: float
     source_margin: float
     min_agreement: float
+    case_margin: float
 
     @property
     def min_stretches(self) -> int:
@@ -51,6 +52,7 @@ _STRICT = GateRules(
     domain_margin=2.0,
     source_margin=3.0,
     min_agreement=0.9,
+    case_margin=5.0,
 )
 _LENIENT = GateRules(
     probability=0.8,
@@ -61,6 +63,7 @@ _LENIENT = GateRules(
     domain_margin=5.0,
     source_margin=10.0,
     min_agreement=0.75,
+    case_margin=10.0,
 )
 POLICY_RULES: dict[Policy, GateRules] = {"strict": _STRICT, "manual": _STRICT, "lenient": _LENIENT}
 """Each policy's own numbers. ``manual`` asks for the same evidence as ``strict`` and then for a human."""
@@ -85,6 +88,10 @@ class GateSettings(Settings):
     safety_margin: float = Field(
         OWN, ge=-1, le=100, description="Points of IoU a safety class may fall; -1: strict 3, lenient 8."
     )
+    safety_margins: list[str] = Field(
+        default_factory=list,
+        description="Margins of single safety classes, such as pedestrian=1.5; the others have safety_margin.",
+    )
     safety_min_pixels: int = Field(
         int(OWN), ge=-1, description="Labelled pixels below which a safety class is not judged; -1: 2000."
     )
@@ -104,6 +111,13 @@ class GateSettings(Settings):
         le=1,
         description="Without a source pack: share of the first model's confident pixels that must be answered alike; "
         "-1: strict 0.9, lenient 0.75.",
+    )
+    case_margin: float = Field(
+        OWN,
+        ge=-1,
+        le=100,
+        description="Points of mIoU that a regression case may fall below the best model it ever had; "
+        "-1: strict 5, lenient 10.",
     )
     max_latency_ratio: float = Field(
         1.25, gt=0, le=100, description="Challenger's median latency over the champion's, measured in turns."
@@ -127,8 +141,31 @@ class GateSettings(Settings):
             raise ValueError("a probability below 0.5 would promote what is likely worse: give 0.5 to 0.99, or -1")
         return value
 
+    @field_validator("safety_margins")
+    @classmethod
+    def _are_margins(cls, value: list[str]) -> list[str]:
+        _margins(value)
+        return value
+
+    def margins(self) -> dict[str, float]:
+        """Points that single safety classes may fall."""
+        return _margins(self.safety_margins)
+
     def rules(self) -> GateRules:
         """The policy's numbers, replaced where a setting gives another."""
         values = asdict(POLICY_RULES[self.policy])
         given = {name: getattr(self, name) for name in values}
         return GateRules(**{name: own if given[name] < 0 else given[name] for name, own in values.items()})
+
+
+def _margins(words: list[str]) -> dict[str, float]:
+    margins = {}
+    for word in words:
+        name, equals, points = word.partition("=")
+        try:
+            margins[name.strip()] = float(points)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip() or not 0 <= margins[name.strip()] <= 100:
+            raise ValueError(f"'{word}' is not class=points, such as pedestrian=1.5, with 0 to 100 points")
+    return margins

@@ -28,8 +28,12 @@ def measure(
     source: Samples | None,
     labelled: Samples,
     num_classes: int,
+    domains: Sequence[str] = (),
+    target: str = "",
+    cases: Samples | None = None,
+    case_ids: Sequence[str] = (),
 ) -> Measurements:
-    """Run the models over the audit frames and the source frames.
+    """Run the models over the audit frames, the source frames and the regression cases.
 
     Without source frames forgetting is measured by :func:`agreement`, on audit and labelled frames (contract 6).
 
@@ -40,6 +44,10 @@ def measure(
         source: labelled source frames, or None in a source-free round.
         labelled: the target frames that the challenger was trained on; their labels are not read.
         num_classes: C.
+        domains: the road of each audit frame; empty means that all are of the target.
+        target: the road that the round adapts to.
+        cases: labelled frames of flagged moments, or None.
+        case_ids: their query ids.
 
     Raises:
         DataError: if a frame cannot be read.
@@ -51,13 +59,17 @@ def measure(
         if id(engine) not in measured:  # the first model is often the champion itself
             on_source = evaluate(engine, source, num_classes) if source is not None else None
             on_audit = evaluate(engine, audit, num_classes)
-            measured[id(engine)] = ModelMeasurement.of(on_audit, on_source, latencies[name])
+            on_cases = evaluate(engine, cases, num_classes) if cases is not None and len(cases) else None
+            measured[id(engine)] = ModelMeasurement.of(on_audit, on_source, latencies[name], on_cases)
     return Measurements(
         stamps_ns=np.asarray(stamps_ns, np.int64),
         champion=measured[id(engines["champion"])],
         challenger=measured[id(engines["challenger"])],
         first=measured[id(engines["first"])],
         agreement=agreement(engines["first"], engines["challenger"], [audit, labelled]) if source is None else None,
+        domains=tuple(domains),
+        target=target,
+        case_ids=tuple(case_ids),
     )
 
 

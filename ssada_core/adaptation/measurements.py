@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ssada_core.evaluation.metrics import Matrix
 from ssada_core.store.files import write_atomic
 
 _MODELS = ("champion", "challenger", "first")
-_ARRAYS = ("audit", "source", "histogram", "latencies_s")
+_ARRAYS = ("audit", "source", "histogram", "latencies_s", "cases")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class ModelMeasurement:
         histogram: int64 ``[C]``, predicted pixels per class over the audit frames.
         latencies_s: float64 ``[K]``, seconds per frame, measured in turns with the other models.
         finite: whether every output was a finite number.
+        cases: int64 ``[K, C, C]``, the same on the regression cases.
     """
 
     audit: Matrix
@@ -42,10 +43,15 @@ class ModelMeasurement:
     histogram: Matrix
     latencies_s: NDArray[np.float64]
     finite: bool
+    cases: Matrix = field(default_factory=lambda: np.zeros((0, 0, 0), np.int64))
 
     @classmethod
     def of(
-        cls, audit: Evaluation, source: Evaluation | None = None, latencies_s: NDArray[np.float64] | None = None
+        cls,
+        audit: Evaluation,
+        source: Evaluation | None = None,
+        latencies_s: NDArray[np.float64] | None = None,
+        cases: Evaluation | None = None,
     ) -> ModelMeasurement:
         """Gather what :func:`ssada_core.evaluation.evaluate.evaluate` returned.
 
@@ -53,13 +59,16 @@ class ModelMeasurement:
             audit: on the audit frames.
             source: on the source pack; None in a source-free round.
             latencies_s: measured in turns with the other models; the audit run's own otherwise.
+            cases: on the regression cases; None without any.
         """
+        parts = [part for part in (audit, source, cases) if part is not None]
         return cls(
             audit=audit.matrices,
             source=source.matrices if source is not None else np.zeros((0, *audit.matrices.shape[1:]), np.int64),
             histogram=np.asarray(audit.histograms.sum(axis=0)),
             latencies_s=audit.latencies_s if latencies_s is None else latencies_s,
-            finite=audit.finite and (source is None or source.finite),
+            finite=all(part.finite for part in parts),
+            cases=cases.matrices if cases is not None else np.zeros((0, *audit.matrices.shape[1:]), np.int64),
         )
 
 
@@ -76,6 +85,7 @@ class Measurements:
         target: the domain that the round adapted to; every other one is an earlier domain.
         agreement: source-free rounds: share in [0, 1] of the first model's confident pixels on which
             the challenger answers alike; None if not measured.
+        case_ids: query ids of the regression cases, one for each matrix in ``cases``.
     """
 
     stamps_ns: NDArray[np.int64]
@@ -85,6 +95,7 @@ class Measurements:
     domains: tuple[str, ...] = ()
     target: str = ""
     agreement: float | None = None
+    case_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         frames = self.stamps_ns.size
@@ -96,10 +107,12 @@ class Measurements:
     def _check(self, name: str, model: ModelMeasurement, frames: int) -> None:
         classes, shown = self.champion.audit.shape[-1], self.champion.source.shape[0]
         expected = {"audit": (frames, classes, classes), "source": (shown, classes, classes), "histogram": (classes,)}
-        for field, shape in expected.items():
-            if getattr(model, field).shape != shape:
+        if self.case_ids:
+            expected["cases"] = (len(self.case_ids), classes, classes)
+        for array, shape in expected.items():
+            if getattr(model, array).shape != shape:
                 raise WorkerError(
-                    f"measurements: {field} of the {name} has shape {getattr(model, field).shape}, expected {shape}: "
+                    f"measurements: {array} of the {name} has shape {getattr(model, array).shape}, expected {shape}: "
                     "measure all models on the same frames"
                 )
 
@@ -124,11 +137,12 @@ class Measurements:
             "domains": list(self.domains),
             "target": self.target,
             "agreement": self.agreement,
+            "cases": list(self.case_ids),
             "finite": {name: getattr(self, name).finite for name in _MODELS},
         }
         arrays: dict[str, Any] = {"stamps_ns": self.stamps_ns, "meta": np.array(json.dumps(meta))}
         for name in _MODELS:
-            arrays |= {f"{name}.{field}": getattr(getattr(self, name), field) for field in _ARRAYS}
+            arrays |= {f"{name}.{array}": getattr(getattr(self, name), array) for array in _ARRAYS}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_atomic(path, buffer.getvalue())
@@ -149,6 +163,7 @@ class Measurements:
                     domains=tuple(meta["domains"]),
                     target=str(meta["target"]),
                     agreement=meta["agreement"],
+                    case_ids=tuple(meta.get("cases", ())),
                     **models,
                 )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -162,4 +177,6 @@ def _read_model(arrays: Mapping[str, Any], name: str, finite: bool) -> ModelMeas
         histogram=np.asarray(arrays[f"{name}.histogram"], np.int64),
         latencies_s=np.asarray(arrays[f"{name}.latencies_s"], np.float64),
         finite=finite,
+        # Files of an earlier release have none.
+        cases=np.asarray(arrays.get(f"{name}.cases", np.zeros((0, 0, 0))), np.int64),
     )

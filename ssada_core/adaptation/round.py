@@ -37,9 +37,14 @@ class RoundSpec(Settings):
     first: str = Field(description="Version the vehicle started with; the gate compares with it too.")
     source_pack: str = Field("", description="Source pack file; empty for a source-free round.")
     reason: str = Field("", description="Why the round was started.")
+    target: str = Field("", description="The road that the round adapts to; empty where roads are not told apart.")
+    challenger: str = Field(
+        "", description="A version that was undecided: it is measured again on more frames; nothing is trained."
+    )
     labels: int = Field(0, ge=0, description="Labels in the pool when the round was started; later ones are new.")
     source_frames_judged: int = Field(24, ge=1, description="Source frames on which the gate looks for forgetting.")
     max_unlabelled: int = Field(400, ge=0, description="Unlabelled frames taken from the pool, newest first.")
+    reference_frames: int = Field(64, ge=16, description="Frames of each road that describe it to the drift score.")
     low_priority: bool = Field(True, description="Run under SCHED_IDLE, so that training never costs a mask.")
     gpu_memory_share: float = Field(
         0.5, gt=0, le=1, description="Share of a GPU's memory that training may take; the masks need the rest."

@@ -10,7 +10,7 @@ from pathlib import Path
 from ssada_core.adaptation.round import DATA_FILE, RoundSpec
 from ssada_core.data.encodings import decode_compressed, picture_size
 from ssada_core.data.lists import open_samples
-from ssada_core.data.samples import Array, Samples
+from ssada_core.data.samples import Array, Samples, Subset
 from ssada_core.errors import DataError, StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import read_json, write_json
@@ -18,19 +18,42 @@ from ssada_core.store.pool import FrameRecord
 from ssada_core.store.pool_reader import PoolReader
 
 KINDS = ("labelled", "audit", "unlabelled")
+MOST_REPEATED = 4
+"""Times that a frame of a rarely labelled road stands in a balanced mix at most."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RoundData:
-    """What the round trains on and what judges it. ``audit`` shares no frame with the others (contract 3)."""
+    """What the round trains on and what judges it. ``audit`` shares no frame with the others (contract 3).
+
+    Attributes:
+        labelled: frames to train on; ``labelled_domains`` has the road of each.
+        unlabelled: likewise.
+        audit: frames that judge, with their stamps and roads.
+        cases: the regression cases, with their query ids: flagged frames that judge and are never trained on.
+        source: the source pack, or None.
+    """
 
     labelled: Samples
     unlabelled: Samples
     audit: Samples
     audit_stamps_ns: tuple[int, ...]
     source: Samples | None
+    labelled_domains: tuple[str, ...] = ()
+    unlabelled_domains: tuple[str, ...] = ()
+    audit_domains: tuple[str, ...] = ()
+    cases: Samples | None = None
+    case_ids: tuple[str, ...] = ()
+
+    def balanced(self) -> Samples:
+        """The labelled frames with those of rarely labelled roads repeated: what was learned is not forgotten."""
+        most = max(self.labelled_domains.count(domain) for domain in set(self.labelled_domains))
+        indices = []
+        for index, domain in enumerate(self.labelled_domains):
+            indices += [index] * min(MOST_REPEATED, max(1, round(most / self.labelled_domains.count(domain))))
+        return Subset(self.labelled, indices)
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,7 @@ def watched(data: RoundData, tell: Callable[[], None]) -> RoundData:
         labelled=_WatchedSamples(data.labelled, tell),
         unlabelled=_WatchedSamples(data.unlabelled, tell),
         audit=_WatchedSamples(data.audit, tell),
+        cases=_WatchedSamples(data.cases, tell) if data.cases is not None else None,
         source=_WatchedSamples(data.source, tell) if data.source is not None else None,
     )
 
@@ -117,27 +141,34 @@ def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelS
         raise WorkerError(f"{path} is damaged: delete the folder to give the round up")
     records = {record.id: record for record in pool.frames()}
     labelled, audit = (_labelled(pool, records, chosen[kind]) for kind in ("labelled", "audit"))
+    cases = _labelled(pool, records, chosen.get("cases", []))
+    unlabelled = _unlabelled(pool, records, chosen["unlabelled"])
     if not labelled:
         raise WorkerError(
             f"{run_dir}: the pool {spec.pool_dir} has no labelled frame to train on: answer queries first"
         )
     return RoundData(
         labelled=SnapshotSamples(labelled),
-        unlabelled=SnapshotSamples(_unlabelled(pool, records, chosen["unlabelled"])),
+        unlabelled=SnapshotSamples(unlabelled),
         audit=SnapshotSamples(audit),
         audit_stamps_ns=tuple(frame.record.stamp_ns for frame in audit),
         source=open_samples(spec.source_pack, label_space) if spec.source_pack else None,
+        labelled_domains=tuple(frame.record.domain for frame in labelled),
+        unlabelled_domains=tuple(frame.record.domain for frame in unlabelled),
+        audit_domains=tuple(frame.record.domain for frame in audit),
+        cases=SnapshotSamples(cases),
+        case_ids=tuple(str(frame.record.query_id) for frame in cases),
     )
 
 
 def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, list[int]]:
     labelled = [record for record in pool.frames(states=["labelled"]) if _sound(pool, record)]
     unlabelled = pool.frames(states=["buffered", "queried", "skipped"], audit=False)
-    newest = unlabelled[-spec.max_unlabelled :] if spec.max_unlabelled else []
     return {
         "labelled": [record.id for record in labelled if not record.audit],
-        "audit": [record.id for record in labelled if record.audit],
-        "unlabelled": [record.id for record in newest],
+        "audit": [record.id for record in labelled if record.audit and record.clip is None],
+        "cases": [record.id for record in labelled if record.audit and record.clip is not None],
+        "unlabelled": [record.id for record in _newest(unlabelled, spec)],
     }
 
 
@@ -150,6 +181,19 @@ def _sound(pool: PoolReader, record: FrameRecord) -> bool:
         _log.warning("query %s is left out of the round: %s", record.query_id, error)
         return False
     return True
+
+
+def _newest(frames: Sequence[FrameRecord], spec: RoundSpec) -> list[FrameRecord]:
+    """The newest frames, at least half of them of the target, the rest shared by the other roads."""
+    by_domain: dict[str, list[FrameRecord]] = {}
+    for record in frames:
+        by_domain.setdefault(record.domain, []).append(record)
+    own = by_domain.pop(spec.target, [])
+    share = spec.max_unlabelled // (2 * len(by_domain)) if by_domain else 0
+    others = [record for records in by_domain.values() for record in records[len(records) - min(share, len(records)) :]]
+    kept = own[-(spec.max_unlabelled - len(others)) :] if spec.max_unlabelled > len(others) else []
+    chosen = {record.id for record in [*kept, *others]}
+    return [record for record in frames if record.id in chosen]
 
 
 def _labelled(pool: PoolReader, records: Mapping[int, FrameRecord], ids: Sequence[int]) -> list[StoredFrame]:

@@ -121,15 +121,21 @@ class Rounds:
             self._worker.stop()
             self._worker = None
 
-    def judge(self, settings: GateSettings, label_space: LabelSpace) -> tuple[RoundResult, Decision]:
+    def judge(
+        self, settings: GateSettings, label_space: LabelSpace, bars: Mapping[str, float] | None = None
+    ) -> tuple[RoundResult, Decision]:
         """Decide on the newest round, which is finished. The decision is not stored yet: see :meth:`close`.
+
+        ``bars`` are the regression cases' (:func:`ssada_core.adaptation.gate.decide`).
 
         Raises:
             WorkerError: if the round left no readable result or measurements.
             StoreError: likewise.
         """
         run_dir = self._newest()
-        return read_result(run_dir), decide(Measurements.load(run_dir / MEASUREMENTS_FILE), settings, label_space)
+        result = read_result(run_dir)
+        measured = Measurements.load(run_dir / MEASUREMENTS_FILE)
+        return result, decide(measured, settings, label_space, bars)
 
     def close(self, decision: Mapping[str, Any]) -> None:
         """Keep the decision beside the newest round, in place of an earlier one; from now on it is finished.

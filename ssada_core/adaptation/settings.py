@@ -5,7 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from ssada_core.adaptation.cycle import CycleSettings
+from ssada_core.adaptation.drift import DriftSettings
+from ssada_core.adaptation.flags import FlagSettings
 from ssada_core.adaptation.gate_settings import GateSettings
+from ssada_core.adaptation.shadow import ShadowSettings
+from ssada_core.adaptation.watch import WatchSettings
 from ssada_core.adaptation.worker_process import HUNG_AFTER_S
 from ssada_core.annotation.check import LabelCheckSettings
 from ssada_core.annotation.serve import AnnotateJob
@@ -45,6 +49,10 @@ class AdaptationSettings(Settings):
     acquisition: AcquisitionSettings = Field(default_factory=AcquisitionSettings)
     training: RoundTrainingSettings = Field(default_factory=RoundTrainingSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings)
+    flags: FlagSettings = Field(default_factory=FlagSettings)
     label_check: LabelCheckSettings = Field(default_factory=LabelCheckSettings)
     annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)
     engine: ScoringEngineSettings = Field(default_factory=ScoringEngineSettings)

@@ -21,7 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssada_core.adaptation.expectations import Expectations, expect
 from ssada_core.adaptation.measure import measure
+from ssada_core.adaptation.roads import REFERENCE_FILE, describe_roads, expected_frames, roads
 from ssada_core.adaptation.round import (
     CHALLENGER_FILE,
     MEASUREMENTS_FILE,
@@ -75,19 +77,22 @@ def run_round(run_dir: Path, should_stop: StopSignal) -> RoundResult | None:
     beat = Heartbeat(run_dir).beat
     beat()
     data = watched(_gather(run_dir, spec, registry.manifest(spec.champion).labels()), beat)
-    trained = _train(run_dir, spec, registry, data, should_stop)
-    if trained.result.stopped:
-        return None
-    beat()
-    challenger = _register(run_dir, spec, registry, data, trained)
+    if spec.challenger:
+        challenger, trained = spec.challenger, None
+    else:
+        trained = _train(run_dir, spec, registry, data, should_stop)
+        if trained.result.stopped:
+            return None
+        beat()
+        challenger = _register(run_dir, spec, registry, data, trained)
     _measure(run_dir, spec, registry, data, challenger)
     result = RoundResult(
         challenger=challenger,
         champion=spec.champion,
-        iterations=trained.result.iterations,
-        seconds=trained.result.seconds,
-        losses=trained.result.losses,
-        class_weights=trained.class_weights,
+        iterations=trained.result.iterations if trained else 0,
+        seconds=trained.result.seconds if trained else 0.0,
+        losses=trained.result.losses if trained else {},
+        class_weights=trained.class_weights if trained else [],
         **_counts(data),
     )
     write_json(run_dir / RESULT_FILE, result.model_dump(mode="json"))
@@ -134,7 +139,7 @@ def _train(
         network,
         TrainingData(
             source=at_network_size(data.source),
-            labelled=at_network_size(data.labelled),
+            labelled=at_network_size(data.balanced()),
             unlabelled=at_network_size(data.unlabelled),
         ),
         spec.training,
@@ -201,13 +206,17 @@ def _add(run_dir: Path, spec: RoundSpec, registry: ModelRegistry, data: RoundDat
 
 
 def _deploy(model_dir: Path, spec: RoundSpec, data: RoundData) -> None:
+    """Build what will run, and describe the roads it was made for by what it answers on them."""
     frames = data.unlabelled if len(data.unlabelled) >= INT8_FRAMES else data.labelled
     for refused in deploy_for(model_dir, spec.engine, frames).refused:
         sys.stderr.write(f"{refused.name} is not deployed: {refused.reason}\n")
+    with closing(load_engine(model_dir, spec.engine)) as engine:
+        describe_roads(engine, roads(data), spec.reference_frames).save(model_dir / REFERENCE_FILE)
 
 
 def _measure(run_dir: Path, spec: RoundSpec, registry: ModelRegistry, data: RoundData, challenger: str) -> None:
     versions = {"champion": spec.champion, "challenger": challenger, "first": spec.first}
+    classes = registry.manifest(challenger).labels().num_classes
     engines = {version: load_engine(registry.path(version), spec.engine) for version in set(versions.values())}
     try:
         measurements = measure(
@@ -216,12 +225,18 @@ def _measure(run_dir: Path, spec: RoundSpec, registry: ModelRegistry, data: Roun
             stamps_ns=data.audit_stamps_ns,
             source=spread(data.source, spec.source_frames_judged) if data.source is not None else None,
             labelled=data.labelled,
-            num_classes=registry.manifest(challenger).labels().num_classes,
+            num_classes=classes,
+            domains=data.audit_domains,
+            target=spec.target,
+            cases=data.cases,
+            case_ids=data.case_ids,
         )
+        expected = expect(engines[challenger], engines[spec.champion], expected_frames(data), classes)
     finally:
         for engine in engines.values():
             engine.close()
     measurements.save(run_dir / MEASUREMENTS_FILE)
+    Expectations(candidate=challenger, before=spec.champion, domains=expected).save(run_dir)
 
 
 def _counts(data: RoundData) -> dict[str, int]:

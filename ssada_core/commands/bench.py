@@ -11,13 +11,17 @@ from rich.table import Table
 
 from ssada_core.bench.inference import InferenceBench, measure
 from ssada_core.bench.training import TrainingBench, run_training_bench
-from ssada_core.commands import bench_adaptation, bench_annotation
+from ssada_core.commands import bench_adaptation, bench_annotation, bench_gate
 from ssada_core.commands.common import JsonOption, console, make_app, progress_bar, report
 from ssada_core.errors import ConfigError
 
 app = make_app("Measure what the parts cost on this machine.")
 
 app.command("adaptation")(bench_adaptation.command)
+app.command("gate")(bench_gate.gate)
+app.command("rounds")(bench_gate.rounds)
+app.command("drift")(bench_gate.road_change)
+app.command("long-drive")(bench_gate.drive)
 app.command("annotate")(bench_annotation.command)
 app.command("page")(bench_annotation.page)
 

@@ -166,6 +166,27 @@ def info(model: Annotated[str, typer.Argument(help="Model reference.")], json_fi
     report({**manifest.model_dump(mode="json"), **costs}, json_file)
 
 
+@app.command("why")
+def why(
+    registry: RegistryArgument,
+    version: Annotated[str, typer.Argument(help="Such as v0003; the current one if it is left out.")] = "",
+    html_file: Annotated[Path | None, typer.Option("--html", help="Page to write; VERSION_why.html here.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write a version's change dossier: data, labels, figures by road and class, regression cases, decision, hashes.
+
+    Example: ssada models why out/demo/registry v0002 --html why.html --json why.json
+    """
+    from ssada_core.adaptation.dossier import build_dossier, write_page
+
+    models = ModelRegistry(registry)
+    dossier = build_dossier(models, version or models.current_or_fail())
+    page = html_file or Path(f"{dossier.version}_why.html")
+    write_page(page, dossier)
+    console.print(f"page: {page}", soft_wrap=True, markup=False)
+    report(dossier.model_dump(mode="json"), json_file)
+
+
 @app.command("verify")
 def verify(
     registry: RegistryArgument,

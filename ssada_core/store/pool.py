@@ -23,7 +23,7 @@ from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
-from ssada_core.store import pool_queries, pool_scores, pool_upkeep
+from ssada_core.store import pool_clips, pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import make_directory, write_atomic
 from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_intake import Intake
@@ -33,6 +33,7 @@ from ssada_core.store.pool_records import (
     Added,
     AddReason,
     Choice,
+    Clip,
     FrameRecord,
     FrameScores,
     LabelVersion,
@@ -47,6 +48,7 @@ __all__ = [
     "AddReason",
     "Added",
     "Choice",
+    "Clip",
     "FramePool",
     "FrameRecord",
     "FrameScores",
@@ -103,7 +105,9 @@ class FramePool(PoolReader):
 
     # Frames in
 
-    def add(self, image: Array | None, *, jpeg: bytes | None = None, camera: str, stamp_ns: int) -> Added:
+    def add(
+        self, image: Array | None, *, jpeg: bytes | None = None, camera: str, stamp_ns: int, domain: str = ""
+    ) -> Added:
         """Store a frame, if it is due, new and there is room.
 
         Args:
@@ -111,6 +115,7 @@ class FramePool(PoolReader):
             jpeg: the camera's own JPEG bytes, stored as they are.
             camera: its name.
             stamp_ns: the frame's time stamp; the rate counts by it.
+            domain: name of the kind of road it was taken on.
 
         Returns:
             The record where it was stored, and why or why not: ``stored``, ``rate`` (not due), ``standstill``,
@@ -123,7 +128,36 @@ class FramePool(PoolReader):
         """
         if time.monotonic() - self._expired_at > EXPIRE_EVERY_S:
             self.expire()
-        return self._intake.add(image, jpeg, camera, stamp_ns)
+        return self._intake.add(image, jpeg, camera, stamp_ns, domain=domain, clip=None)
+
+    def flag(self, stamp_ns: int) -> Clip:
+        """A driver says that something went wrong at this stamp. On return it survives a power cut.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        with self._database.transaction(durable=True):
+            return pool_clips.flag(self._database, stamp_ns)
+
+    def keep(
+        self, clip: int, image: Array | None, *, jpeg: bytes | None = None, camera: str, stamp_ns: int, domain: str = ""
+    ) -> Added:
+        """Store a frame of a flagged moment, whatever the rate and however like its neighbours; it is never evicted.
+
+        Raises:
+            DataError: if there is no image, or it is not one.
+            StoreError: if the pool cannot be written for another reason than room.
+        """
+        return self._intake.add(image, jpeg, camera, stamp_ns, domain=domain, clip=clip)
+
+    def name_domain(self, domain: str, *, since_id: int) -> int:
+        """Give a frame and all that came after it to a domain: a change of road is noticed some frames late.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        with self._database.transaction(durable=True):
+            return pool_clips.name_domain(self._database, domain, since_id=since_id)
 
     @property
     def trouble(self) -> str:

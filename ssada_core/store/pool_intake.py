@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from ssada_core.data.compressed import decode_compressed, encode_jpeg, sniff
 from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import DataError, EncodingError, PrivacyError
-from ssada_core.store import pool_queries, pool_upkeep
+from ssada_core.store import pool_clips, pool_queries, pool_upkeep
 from ssada_core.store.files import DiskFullError, make_directory, write_atomic
 from ssada_core.store.pool_filters import RateLimiter, ThumbnailIndex, judge, thumbnail
 from ssada_core.store.pool_records import Added, FrameRecord, PoolSettings
@@ -38,10 +39,13 @@ class Intake:
         self.trouble = ""
         """Why the newest frame that was due was not stored, where that is not as it should be."""
 
-    def add(self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int) -> Added:
-        """See :meth:`FramePool.add`."""
+    def add(
+        self, image: Array | None, jpeg: bytes | None, camera: str, stamp_ns: int, *, domain: str, clip: int | None
+    ) -> Added:
+        """See :meth:`FramePool.add` and, with a clip, :meth:`FramePool.keep`."""
         with self._lock:
-            if not self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns):
+            due = self._limits.setdefault(camera, RateLimiter(self._settings.rate)).admit(stamp_ns)
+            if not due and clip is None:
                 return Added(None, "rate")
             pixels = _pixels(image, jpeg)
             try:
@@ -49,7 +53,7 @@ class Intake:
                     pixels, hidden = self._hider.hide(pixels)
                     jpeg = None if hidden else jpeg
                 data = jpeg if jpeg is not None else encode_jpeg(pixels, self._settings.jpeg_quality)
-                added = self._store(pixels, data, camera, stamp_ns)
+                added = self._store(pixels, data, camera, stamp_ns, domain, clip)
             except PrivacyError as error:
                 return self._refuse("privacy", str(error))
             except pool_upkeep.NoRoomError as error:
@@ -66,14 +70,19 @@ class Intake:
         self._told = reason
         return Added(None, reason)
 
-    def _store(self, pixels: Array, data: bytes, camera: str, stamp_ns: int) -> Added:
+    def _store(self, pixels: Array, data: bytes, camera: str, stamp_ns: int, domain: str, clip: int | None) -> Added:
         row = thumbnail(pixels)
-        with self._database.transaction(durable=False):
+        with self._database.transaction(durable=clip is not None):
+            known = pool_clips.mark(self._database, clip, camera, stamp_ns) if clip is not None else None
+            if known is not None:
+                return Added(known, "stored")
             repeated = self._repeats(camera, row)
-            if repeated is not None:
+            if repeated is not None and clip is None:
                 return Added(None, repeated)
             evicted, files = pool_upkeep.make_room(self._database, self._root, self._settings, needed=len(data))
             record = self._insert(pixels.shape, data, camera, stamp_ns, row)
+            self._database.execute("UPDATE frames SET domain=?, clip=? WHERE id=?", (domain, clip, record.id))
+            record = replace(record, domain=domain, clip=clip)
         if evicted:
             for index in self._indices.values():
                 index.remove(evicted)

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 COLUMNS = ", ".join(field.name for field in fields(FrameRecord))
 _CHUNK = 500
+_FLAGGED = {True: "clip IS NOT NULL", False: "clip IS NULL"}
 
 
 def to_record(row: sqlite3.Row) -> FrameRecord:
@@ -43,6 +44,8 @@ def frames(
     audit: bool | None = None,
     camera: str | None = None,
     after_id: int | None = None,
+    domain: str | None = None,
+    flagged: bool | None = None,
 ) -> list[FrameRecord]:
     """Frames that fit every condition given, in the drive's order: by stamp, then id."""
     wanted = check_states(states if states is not None else STATES)
@@ -53,6 +56,10 @@ def frames(
         conditions.append(("camera = ?", [camera]))
     if after_id is not None:
         conditions.append(("id > ?", [after_id]))
+    if domain is not None:
+        conditions.append(("domain = ?", [domain]))
+    if flagged is not None:
+        conditions.append((_FLAGGED[flagged], []))
     where = " AND ".join(condition for condition, _ in conditions)
     rows = database.rows(
         f"SELECT {COLUMNS} FROM frames WHERE {where} ORDER BY stamp_ns, id",  # noqa: S608  (constants and marks)
@@ -69,6 +76,8 @@ def count(
     after_id: int = 0,
     model_version: str | None = None,
     at_most: int | None = None,
+    domain: str | None = None,
+    flagged: bool | None = None,
 ) -> int:
     """How many frames fit every condition given; counting ends at ``at_most``. Cheap in a full pool, unlike a list."""
     wanted = check_states(states)
@@ -79,6 +88,11 @@ def count(
     if model_version is not None:
         conditions.append("model_version = ?")
         values.append(model_version)
+    if domain is not None:
+        conditions.append("domain = ?")
+        values.append(domain)
+    if flagged is not None:
+        conditions.append(_FLAGGED[flagged])
     where = " AND ".join(conditions)
     row = database.row(
         f"SELECT COUNT(*) FROM (SELECT 1 FROM frames WHERE {where} LIMIT ?)",  # noqa: S608  (constants and marks)
@@ -139,7 +153,7 @@ def stats(database: Database) -> PoolStats:
         image_bytes += row["size"]
     audit = database.rows(
         "SELECT COALESCE(SUM(state IN ('queried', 'held')), 0), COALESCE(SUM(state='labelled'), 0) "
-        "FROM frames WHERE audit=1"
+        "FROM frames WHERE audit=1 AND clip IS NULL"
     )[0]
     cameras = database.rows("SELECT camera, COUNT(*) FROM frames WHERE state != 'rejected' GROUP BY camera")
     return PoolStats(

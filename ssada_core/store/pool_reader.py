@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ssada_core.data.compressed import decode_compressed, decode_label
 from ssada_core.data.samples import Array
-from ssada_core.store import pool_queries, pool_scores, pool_upkeep
+from ssada_core.store import pool_clips, pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import store_error
 from ssada_core.store.pool_labels import LabelStore
-from ssada_core.store.pool_records import STATES, FrameRecord, FrameScores, LabelVersion, PoolStats, State
+from ssada_core.store.pool_records import STATES, Clip, FrameRecord, FrameScores, LabelVersion, PoolStats, State
 from ssada_core.store.pool_schema import Database
 
 
@@ -46,9 +46,22 @@ class PoolReader:
         audit: bool | None = None,
         camera: str | None = None,
         after_id: int | None = None,
+        domain: str | None = None,
+        flagged: bool | None = None,
     ) -> list[FrameRecord]:
-        """Frames that fit every condition given, in the drive's order: by stamp, then id."""
-        return pool_queries.frames(self._database, states=states, audit=audit, camera=camera, after_id=after_id)
+        """Frames that fit every condition given, in the drive's order: by stamp, then id.
+
+        ``flagged`` frames are those of the driver's clips.
+        """
+        return pool_queries.frames(
+            self._database,
+            states=states,
+            audit=audit,
+            camera=camera,
+            after_id=after_id,
+            domain=domain,
+            flagged=flagged,
+        )
 
     def count(
         self,
@@ -58,6 +71,8 @@ class PoolReader:
         after_id: int = 0,
         model_version: str | None = None,
         at_most: int | None = None,
+        domain: str | None = None,
+        flagged: bool | None = None,
     ) -> int:
         """How many frames fit every condition given, counted up to ``at_most``; for questions asked twice a second."""
         return pool_queries.count(
@@ -67,7 +82,13 @@ class PoolReader:
             after_id=after_id,
             model_version=model_version,
             at_most=at_most,
+            domain=domain,
+            flagged=flagged,
         )
+
+    def clips(self) -> list[Clip]:
+        """Every moment that a driver flagged, oldest first."""
+        return pool_clips.clips(self._database)
 
     def get(self, frame_id: int) -> FrameRecord:
         """One frame by number.

@@ -75,6 +75,8 @@ class FrameRecord:
         annotator: who gave the accepted label.
         stored_at: wall clock, nanoseconds.
         labelled_at: wall clock of the accepted label, nanoseconds.
+        domain: name of the kind of road it was taken on; empty where nobody told.
+        clip: number of the driver's flag it was kept for, else None. An audit frame of a clip is a regression case.
     """
 
     id: int
@@ -95,11 +97,28 @@ class FrameRecord:
     annotator: str | None
     stored_at: int
     labelled_at: int | None
+    domain: str = ""
+    clip: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A moment that a driver flagged: its frames stay, are asked for first, and judge every later model.
+
+    Attributes:
+        id: 1, 2, … per pool.
+        stamp_ns: the flagged frame's time stamp, nanoseconds.
+        flagged_at: wall clock, nanoseconds.
+    """
+
+    id: int
+    stamp_ns: int
+    flagged_at: int
 
 
 @dataclass(frozen=True)

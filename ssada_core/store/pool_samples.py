@@ -56,5 +56,5 @@ def training_samples(pool: FramePool) -> tuple[PoolSamples, PoolSamples]:
 
 
 def audit_samples(pool: FramePool) -> PoolSamples:
-    """The labelled audit frames, which alone judge models."""
-    return PoolSamples(pool, pool.frames(states=["labelled"], audit=True))
+    """The labelled audit frames, which alone judge models; a driver's flags are no random sample of the road."""
+    return PoolSamples(pool, pool.frames(states=["labelled"], audit=True, flagged=False))

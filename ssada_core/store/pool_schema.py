@@ -15,7 +15,7 @@ from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import DiskFullError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction (each holds the lock for one file at most)."""
 
@@ -45,7 +45,9 @@ CREATE TABLE frames (
     labelled_at INTEGER,
     bytes INTEGER NOT NULL,
     thumbnail BLOB NOT NULL,
-    prediction_file TEXT
+    prediction_file TEXT,
+    domain TEXT NOT NULL DEFAULT '',
+    clip INTEGER
 );
 CREATE INDEX frames_by_state ON frames (state, id, bytes);
 CREATE INDEX frames_by_age ON frames (state, stored_at);
@@ -70,7 +72,21 @@ CREATE TABLE labels (
     bytes INTEGER NOT NULL,
     PRIMARY KEY (frame_id, version)
 ) WITHOUT ROWID;
+CREATE TABLE clips (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stamp_ns INTEGER NOT NULL,
+    flagged_at INTEGER NOT NULL
+);
+CREATE INDEX frames_by_clip ON frames (clip) WHERE clip IS NOT NULL;
 """
+
+_FROM_1 = """
+ALTER TABLE frames ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE frames ADD COLUMN clip INTEGER;
+CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, stamp_ns INTEGER NOT NULL, flagged_at INTEGER NOT NULL);
+CREATE INDEX frames_by_clip ON frames (clip) WHERE clip IS NOT NULL;
+"""
+"""What turns a pool of format 1 into one of format 2; nothing of it is lost."""
 
 
 class Database:
@@ -110,15 +126,17 @@ class Database:
         with self.transaction(durable=True):
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
             if found == 0:
-                self._create()
+                self._run(_SCHEMA)
+            elif found == 1:
+                self._run(_FROM_1)
             elif found != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self._path} has format {found}, this release reads {SCHEMA_VERSION}: "
                     "use the release that wrote it, or another folder"
                 )
 
-    def _create(self) -> None:
-        for statement in _SCHEMA.split(";"):  # executescript would commit on its own
+    def _run(self, script: str) -> None:
+        for statement in script.split(";"):  # executescript would commit on its own
             if statement.strip():
                 self._connection.execute(statement)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

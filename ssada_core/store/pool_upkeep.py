@@ -95,8 +95,11 @@ def make_room(database: Database, root: Path, settings: PoolSettings, *, needed:
 
 def _missing_room(database: Database, root: Path, settings: PoolSettings, needed: int) -> tuple[int, int]:
     """Frames and bytes that must go before ``needed`` bytes fit; raises NoRoomError where that cannot be."""
-    counted = database.rows("SELECT state, COUNT(*) AS frames, SUM(bytes) AS size FROM frames GROUP BY state")
-    spare = {row["state"]: (row["frames"], row["size"]) for row in counted if row["state"] != "rejected"}
+    counted = database.rows(
+        "SELECT CASE WHEN clip IS NULL THEN state ELSE 'clip' END AS kind, COUNT(*) AS frames, SUM(bytes) AS size "
+        "FROM frames WHERE state != 'rejected' GROUP BY kind"
+    )
+    spare = {row["kind"]: (row["frames"], row["size"]) for row in counted}
     spare_frames, spare_bytes = spare.get("buffered", (0, 0))
     disk_total, disk_free = disk_usage(root)
     frames = sum(count for count, _ in spare.values()) + 1 - settings.max_frames
@@ -111,7 +114,7 @@ def _missing_room(database: Database, root: Path, settings: PoolSettings, needed
 
 def _aged(database: Database, days: float) -> list[sqlite3.Row]:
     return database.rows(
-        "SELECT id, bytes FROM frames WHERE state='buffered' AND stored_at BETWEEN ? AND ? LIMIT 500",
+        "SELECT id, bytes FROM frames WHERE state='buffered' AND clip IS NULL AND stored_at BETWEEN ? AND ? LIMIT 500",
         (_CLOCK_SET_NS, time.time_ns() - int(days * _DAY_NS)),
     )
 
@@ -139,7 +142,7 @@ def next_name(file: str) -> str:
 def _oldest(database: Database) -> Iterator[sqlite3.Row]:
     last = 0
     while page := database.rows(
-        "SELECT id, bytes FROM frames WHERE state='buffered' AND id > ? ORDER BY id LIMIT 200", (last,)
+        "SELECT id, bytes FROM frames WHERE state='buffered' AND clip IS NULL AND id > ? ORDER BY id LIMIT 200", (last,)
     ):
         yield from page
         last = page[-1]["id"]

@@ -220,6 +220,16 @@ class ModelRegistry:
             self._switch("promote", version, others, decision)
             self._prune()
 
+    def record(self, version: str, decision: Mapping[str, Any]) -> None:
+        """Keep a decision that promotes nothing beside its version.
+
+        Raises:
+            ModelError: if there is no such version.
+            StoreError: if the disk refuses.
+        """
+        with version_folders.locked(self.root):
+            write_json(self.path(version) / DECISION_FILE, dict(decision))
+
     def rollback(self, reason: str = "") -> str:
         """Go back to the version that was current before; again, to the one before that.
 

@@ -317,11 +317,11 @@ def test_facts_are_cheap_in_a_full_pool(vehicle):
     for file in files:
         (folder / Path(file).name).touch()  # or the pool would reject the frames as lost
     adapter = vehicle.start()
-    facts = adapter._facts(1.0)
+    facts = adapter._work.facts(1.0)
     assert facts.buffered_new == 8, "counted only as far as the cycle asks"
     start = time.process_time()
     for _ in range(20):
-        adapter._facts(1.0)
+        adapter._work.facts(1.0)
     by_count = (time.process_time() - start) / 20
     start = time.process_time()
     adapter.pool.frames(states=["buffered"])

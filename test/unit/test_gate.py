@@ -158,7 +158,7 @@ def test_small_losses_cannot_add_up_against_the_first_model():
     assert judge(measured).verdict == "promote"
     decision = judge(drifted)
     assert decision.verdict == "refuse"
-    assert failed(decision) == {"source"}
+    assert failed(decision) == {"source", "safety:road@source pack", "safety:person@source pack"}
     assert "first model's" in decision.words
     assert judge(drifted, source_margin=30).verdict == "promote"
 
@@ -354,10 +354,12 @@ def test_every_decision_is_json_says_why_and_never_promotes_past_a_failed_check(
 
 def test_measurements_survive_the_disk(tmp_path):
     measured = measure(frames=4, domains=("day", "night", "night", "day"), target="night", agreement=0.9)
+    measured = with_cases(measured, 0.6, 0.9)
     path = tmp_path / "measurements.npz"
     measured.save(path)
     loaded = Measurements.load(path)
     assert (loaded.domains, loaded.target, loaded.agreement) == (measured.domains, "night", 0.9)
+    assert loaded.case_ids == ("a", "b")
     np.testing.assert_array_equal(loaded.stamps_ns, measured.stamps_ns)
     for name in ("champion", "challenger", "first"):
         for field in dataclasses.fields(ModelMeasurement):
@@ -396,3 +398,64 @@ def test_policies_bring_their_numbers_and_settings_override_them():
         parse_settings(GateSettings, {"probability": 0.3}, source="test")
     with pytest.raises(ConfigError, match="did you mean 'min_gain'"):
         parse_settings(GateSettings, {"mingain": 1}, source="test")
+
+
+def with_cases(measured, champion, challenger, first=0.5):
+    """Two regression cases, on which the models are this accurate."""
+    changes = {
+        name: dataclasses.replace(
+            getattr(measured, name), cases=matrices(np.random.default_rng(4), 2, np.full(4, rate), 0.001)
+        )
+        for name, rate in (("champion", champion), ("challenger", challenger), ("first", first))
+    }
+    return dataclasses.replace(measured, case_ids=("a", "b"), **changes)
+
+
+def test_a_regression_case_is_passed_or_nothing_is_promoted():
+    measured = measure()
+    fixed = judge(with_cases(measured, 0.6, 0.9))
+    assert fixed.verdict == "promote"
+    assert fixed.cases["a"]["challenger"] > fixed.cases["a"]["champion"]
+    broken = judge(with_cases(measured, 0.9, 0.8))
+    assert broken.verdict == "refuse"
+    assert failed(broken) == {"case:a", "case:b"}
+    assert "mIoU on the flagged frame a falls from the champion's" in broken.words
+    assert judge(with_cases(measured, 0.9, 0.8), case_margin=30).verdict == "promote"
+    # What a promoted model once reached stays the bar, whatever the champion of today does.
+    level = with_cases(measured, 0.7, 0.7)
+    assert judge(level).verdict == "promote"
+    barred = decide(level, GateSettings(), SPACE, {"b": 90.0})
+    assert failed(barred) == {"case:b"}
+    assert "from the best model's 90.0" in barred.words
+
+
+def test_a_class_may_have_a_margin_of_its_own():
+    before, after = np.array([0.85, 0.85, 0.85, 0.9]), np.array([0.97, 0.97, 0.97, 0.45])
+    measured = measure(before=before, after=after)
+    assert failed(judge(measured)) == {"safety:person"}
+    assert failed(judge(measured, safety_margins=["road=60"])) == {"safety:person"}
+    assert judge(measured, safety_margins=["person=60"]).verdict == "promote"
+    assert failed(judge(measured, safety_margin=60, safety_margins=["person=5"])) == {"safety:person"}
+    for wrong in ("person", "person=", "=3", "person=-1", "person=x"):
+        with pytest.raises(ConfigError, match="is not class=points"):
+            parse_settings(GateSettings, {"safety_margins": [wrong]}, source="test")
+
+
+def test_the_source_pack_has_safety_classes_too():
+    rates = np.array([0.9, 0.9, 0.9, 0.9]), np.array([0.97, 0.97, 0.97, 0.3])
+    measured = measure(source=rates)
+    decision = judge(measured, source_margin=12)
+    assert failed(decision) == {"safety:person@source pack"}
+
+
+def test_a_decision_keeps_the_figures_of_every_road_and_class():
+    measured = measure(frames=8, domains=("night",) * 5 + ("day",) * 3, target="night")
+    decision = judge(measured)
+    assert list(decision.domains) == ["night", "day", "source pack"]
+    assert [figures.frames for figures in decision.domains.values()] == [5, 3, 30]
+    night = decision.domains["night"]
+    assert night.miou["challenger"] == pytest.approx(decision.miou_challenger, abs=1e-3)
+    assert night.miou["challenger"] == pytest.approx(
+        np.mean([night.iou[c]["challenger"] for c in SPACE.classes]), abs=0.01
+    )
+    assert decision.target == "night"

@@ -24,7 +24,7 @@ from ssada_core.store.manifest import ModelManifest
 from ssada_core.store.registry import ModelRegistry
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
-NAMES = ("manifest", "round", "progress", "result", "decision", "summary", "report")
+NAMES = ("dossier", "expectations", "manifest", "round", "progress", "result", "decision", "summary", "report")
 CLASSES = CAMVID.num_classes
 RESULT = RoundResult(
     challenger="v0002",

@@ -1,0 +1,304 @@
+"""Carries out what the cycle asks for: queries, rounds, promotions, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ssada_core.adaptation.actions import (
+    Action,
+    AskAudit,
+    AskFlagged,
+    AskLabels,
+    Judge,
+    Promote,
+    Refuse,
+    ResumeRound,
+    SetAside,
+    StartRound,
+    StartShadow,
+    StopRound,
+)
+from ssada_core.adaptation.asking import ASKED_STATES, Questions
+from ssada_core.adaptation.companions import Companions
+from ssada_core.adaptation.conductor import Conductor
+from ssada_core.adaptation.cycle import Answer, Cycle, CycleState, Facts
+from ssada_core.adaptation.flags import choose_flagged
+from ssada_core.adaptation.following import RoadFollower
+from ssada_core.adaptation.offers import Offer, fitting
+from ssada_core.adaptation.scorer import PoolScorer
+from ssada_core.adaptation.settings import AdaptationSettings
+from ssada_core.adaptation.situation import gather
+from ssada_core.annotation.submit import SubmitResult
+from ssada_core.errors import SsadaError, StoreError
+from ssada_core.store.pool import Choice, FramePool, FrameRecord
+from ssada_core.store.registry import ModelRegistry
+
+
+class Listener(Protocol):
+    """Who is told what happened; called by the thread that calls :meth:`Adapter.tick` or a service."""
+
+    def on_queries(self, records: Sequence[FrameRecord]) -> None:
+        """These frames wait for a human."""
+
+    def on_label(self, result: SubmitResult) -> None:
+        """A label was accepted, held or refused."""
+
+    def on_promoted(self, version: str, reason: str) -> None:
+        """This version is the current one now."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the work is done with."""
+
+    settings: AdaptationSettings
+    pool: FramePool
+    registry: ModelRegistry
+    scorer: PoolScorer
+    questions: Questions
+    conductor: Conductor
+    follower: RoadFollower
+    companions: Companions
+    listener: Listener
+    log: Callable[[str], None]
+
+
+class Performer:
+    """One vehicle's adaptation at work; not safe from several threads, its owner is.
+
+    Attributes:
+        version: the version in use.
+        paused: nothing is asked or trained.
+        adapt_requested: a human asked for a round.
+        answer: what a human said to a challenger that waits.
+    """
+
+    def __init__(self, tools: Tools, cycle: Cycle, version: str) -> None:
+        """Go on where an earlier process stopped.
+
+        Raises:
+            StoreError: if what it left cannot be read.
+        """
+        self._tools, self._cycle, self.version = tools, cycle, version
+        self._rest_until_s = float("-inf")
+        self._entered = 0
+        self.offer: Offer | None = None
+        """A version that fits the road better; confirm takes it."""
+        self.paused = False
+        self.adapt_requested = False
+        self.answer: Answer = "none"
+        tools.follower.use(version)
+        self._watch_again()
+        if cycle.state.phase == "shadowing":
+            self._drive_along(self.challenger)
+
+    @property
+    def challenger(self) -> str:
+        """The version that the newest decision is about."""
+        return str(self._tools.conductor.decision.get("version", ""))
+
+    def step(self, now_s: float) -> None:
+        """Look at the facts and do what they ask for.
+
+        Raises:
+            SsadaError: if frames cannot be asked for, or a store refuses; the next call goes on.
+        """
+        self.follow_registry("made current by another process")
+        self._heed_watch(now_s)
+        self._look_for_offer()
+        try:
+            facts = self.facts(now_s)
+            phase = self._cycle.state.phase
+            actions = self._cycle.step(facts)
+            if facts.training == "failed" and phase != self._cycle.state.phase:
+                self._tools.conductor.fail(self._tools.conductor.rounds.failure())
+            for action in actions:
+                self._attempt(action, now_s)
+        finally:
+            self._tools.conductor.remember(self._cycle.state)
+
+    def _attempt(self, action: Action, now_s: float) -> None:
+        """Perform an action; a failure of a round's own ends the round, and nothing else."""
+        try:
+            self._perform(action)
+        except SsadaError as error:
+            if isinstance(action, AskLabels | AskFlagged | AskAudit):
+                raise
+            self._tools.conductor.fail(str(error))
+            failures = self._cycle.state.failures + 1
+            self._cycle.state = replace(self._cycle.state, phase="collecting", ended_s=now_s, failures=failures)
+
+    def facts(self, now_s: float) -> Facts:
+        """How things stand."""
+        tools = self._tools
+        return gather(
+            tools.settings,
+            tools.pool,
+            tools.questions,
+            tools.conductor,
+            tools.follower,
+            tools.companions,
+            now_s=now_s,
+            paused=self.paused,
+            adapt_requested=self.adapt_requested,
+            answer=self.answer,
+            resting=now_s < self._rest_until_s,
+        )
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, AskLabels):
+            self._tell(self._tools.questions.ask(action.count, self._tools.follower.domain))
+        elif isinstance(action, AskFlagged):
+            self._tell(self._tools.questions.ask_for(choose_flagged(self._tools.pool, self._tools.settings.flags)))
+        elif isinstance(action, AskAudit):
+            target = str(self._tools.conductor.decision.get("target", ""))
+            records = self._tools.questions.ask_audit(action.count, target)
+            self._tools.conductor.asked([str(record.query_id) for record in records])
+            self._tell(records)
+        elif isinstance(action, StartRound):
+            self.adapt_requested = False
+            labels, target = self._tools.pool.count(states=["labelled"]), self._tools.follower.domain
+            if action.challenger:
+                target = str(self._tools.conductor.decision.get("target", ""))
+            self._tools.conductor.start(action.reason, labels=labels, target=target, challenger=action.challenger)
+        elif isinstance(action, StopRound):
+            self._tools.conductor.rounds.stop()
+        elif isinstance(action, ResumeRound):
+            if not self._tools.conductor.resume():  # its folder was deleted
+                self._cycle.state = CycleState()
+        else:
+            self._conclude(action)
+
+    def _conclude(self, action: Action) -> None:
+        """What ends a round."""
+        if isinstance(action, Judge):
+            self._tools.companions.end_shadow()
+            self._tools.conductor.judge(self._tools.pool.label_space)
+        elif isinstance(action, StartShadow):
+            self._drive_along(action.version)
+        elif isinstance(action, Promote):
+            self._promote(action)
+        elif isinstance(action, Refuse | SetAside):
+            self.answer = "none"
+            self._tools.companions.end_shadow()
+            reason = action.reason if isinstance(action, Refuse) else "too little evidence"
+            self._tools.conductor.set_aside(action.version, reason)
+            if isinstance(action, SetAside) and self._tools.settings.shadow.undecided:
+                self._drive_along(action.version)
+
+    def _tell(self, records: Sequence[FrameRecord]) -> None:
+        if records:
+            self._tools.listener.on_queries(records)
+            self._tools.questions.publish()
+
+    def _drive_along(self, version: str) -> None:
+        self._tools.companions.begin_shadow(version, self.version, self._tools.conductor.expectations(version))
+
+    def _promote(self, action: Promote) -> None:
+        self.answer = "none"
+        before = self.version
+        if self._tools.conductor.promote(action.version, action.reason):
+            self._use(action.version, str(self._tools.conductor.decision["words"]))
+            if before != action.version:
+                self._tools.companions.begin_watch(
+                    action.version, before, self._tools.conductor.expectations(action.version)
+                )
+
+    def _use(self, version: str, reason: str) -> None:
+        self.version = version
+        self.offer = None
+        self._tools.companions.end_watch()
+        self._tools.companions.end_shadow()
+        self._tools.listener.on_promoted(version, reason)
+        self._tools.scorer.use(version)
+        self._tools.follower.use(version)
+
+    def _heed_watch(self, now_s: float) -> None:
+        """An alarm takes the promoted version back, asks about the frames that show it, and brings rest."""
+        alarm, watch, settings = self._tools.companions.alarm, self._tools.companions.watch, self._tools.settings.watch
+        if alarm is not None and watch is not None:
+            reason = f"the watch took {watch.version} back: {alarm.words}"
+            self._tools.companions.end_watch()
+            self._rest_until_s = now_s + settings.cooldown_s
+            self._tools.registry.rollback(reason)
+            self._tools.log(reason)
+            self.follow_registry(reason)
+            self._ask_about(alarm.frame_ids[: settings.ask], f"the watch took {watch.version} back here")
+        shadow = self._tools.companions.shadow
+        if shadow is not None and not self.paused:
+            self._ask_about(shadow.take_differing(), f"{shadow.version} and {shadow.champion} differ most here")
+
+    def _look_for_offer(self) -> None:
+        """On a road that was met before, a registered version may fit better than the one in use."""
+        tools = self._tools
+        if tools.settings.drift.recurring == "off" or tools.follower.entered == self._entered:
+            return
+        self._entered = tools.follower.entered
+        self.offer = fitting(tools.registry, tools.follower.domain, self.version)
+        if self.offer is not None:
+            tools.log(self.offer.words())
+
+    def take_offer(self) -> str:
+        """Make the offered version the current one, which is watched like any other; returns it.
+
+        Raises:
+            ModelError: if it has gone, or a file of it is damaged.
+            StoreError: if nothing is offered, or the disk refuses.
+        """
+        if self.offer is None:
+            raise StoreError("no version is offered: promote one by name with 'ssada models promote'")
+        offer, self.offer = self.offer, None
+        words = f"a human took the offer: {offer.words()}"
+        kept = self._tools.registry.manifest(offer.version).decision or {}
+        self._tools.registry.promote(offer.version, {**kept, "verdict": "promote", "promoted_because": words})
+        self.follow_registry(words)
+        return offer.version
+
+    def _ask_about(self, frame_ids: Sequence[int], reason: str) -> None:
+        """Within the budget, ask about single frames, to train on."""
+        cycle = self._tools.settings.cycle
+        asked, waiting = self._tools.pool.count(states=ASKED_STATES), self._tools.pool.count(states=["queried"])
+        room = max(0, min(cycle.budget - asked, cycle.max_open - waiting))
+        choices = [Choice(frame_id, 1.0, audit=False, reason=reason) for frame_id in frame_ids[:room]]
+        self._tell(self._tools.questions.ask_for(choices))
+
+    def follow_registry(self, reason: str) -> None:
+        """Take over a current version that did not come from here; what was built on the old one ends.
+
+        Raises:
+            ModelError: if there is no current version.
+            EngineError: if it cannot be run.
+        """
+        current = self._tools.registry.current_or_fail()
+        if current == self.version:
+            return
+        phase = self._cycle.state.phase
+        self._tools.companions.end_shadow()
+        if phase in ("training", "suspended"):
+            self._tools.conductor.rounds.stop()
+            self._tools.conductor.overtake(f"{self.version} is not current any more, {current} is ({reason})")
+        elif phase in ("judging", "shadowing", "waiting") and current != self.challenger:
+            self._tools.conductor.overtake(
+                f"it was judged against {self.version}, and {current} is current now ({reason})"
+            )
+        self.answer = "none"
+        self._cycle.state = replace(self._cycle.state, phase="collecting")
+        before = self.version
+        self._use(current, reason)
+        last = self._tools.registry.history()[-1:]
+        if last and last[0]["action"] == "promote" and before in self._tools.registry.versions():
+            self._tools.companions.begin_watch(current, before, self._tools.conductor.expectations(current))
+
+    def _watch_again(self) -> None:
+        """Go on with the watch, or begin the one that a kill right after the promotion prevented."""
+        tools, version = self._tools, self.version
+        expectations = tools.conductor.expectations(version)
+        if tools.companions.resume_watch(version, expectations):
+            return
+        last = next(iter(tools.registry.history()[-1:]), {})
+        before = last.get("previous")
+        promoted = last.get("action") == "promote" and last.get("version") == version
+        if promoted and before in tools.registry.versions():
+            tools.companions.begin_watch(version, str(before), expectations)

@@ -1,0 +1,126 @@
+"""The watch after a promotion: the new model beside the one before it, until it has proved itself on the road."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ssada_core.adaptation.expectations import Expectations
+from ssada_core.adaptation.pair_watch import Alarm, PairWatch, Seen
+from ssada_core.errors import ConfigError
+from ssada_core.labels import LabelSpace
+from ssada_core.settings import Settings
+from ssada_core.store.files import read_json, write_json
+
+WATCH_FILE = "watch.json"
+
+
+class WatchSettings(Settings):
+    """How long a promoted model is watched, and what an alarm does."""
+
+    frames: int = Field(
+        120, ge=0, le=100_000, description="Live frames on which a promoted model is compared; 0 is no watch."
+    )
+    every: int = Field(2, ge=1, le=1000, description="Each n-th stored frame also goes through the model before.")
+    window: int = Field(12, ge=4, le=1000, description="Compared frames that are judged together.")
+    false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="Probability of a false alarm in a whole watch.")
+    ask: int = Field(4, ge=0, le=100, description="Frames of an alarm that a human is asked to label at once.")
+    cooldown_s: float = Field(600.0, ge=0, description="Seconds after an alarm without a round that nobody asks for.")
+
+
+class Watch:
+    """A promoted version under watch; how far it got survives a restart."""
+
+    def __init__(
+        self,
+        folder: Path,
+        version: str,
+        before: str,
+        expectations: Expectations | None,
+        label_space: LabelSpace,
+        settings: WatchSettings,
+        *,
+        seen: int = 0,
+    ) -> None:
+        self._path = folder / WATCH_FILE
+        self._settings = settings
+        self._pair = PairWatch(
+            expectations,
+            label_space,
+            window=settings.window,
+            frames=settings.frames,
+            rate=settings.false_alarm_rate,
+        )
+        self._turn = 0
+        self.version, self.before, self.seen = version, before, seen
+        self._keep()
+
+    @classmethod
+    def resumed(
+        cls, folder: Path, version: str, expectations: Expectations | None, space: LabelSpace, settings: WatchSettings
+    ) -> Watch | None:
+        """The watch over ``version`` that an earlier process began; None if there is none.
+
+        Raises:
+            StoreError: if its file cannot be read.
+            ConfigError: if it is something else.
+        """
+        values = stored(folder)
+        if values.get("version") != version or int(values.get("seen", 0)) >= settings.frames:
+            return None
+        before, seen = str(values["before"]), int(values["seen"])
+        return cls(folder, version, before, expectations, space, settings, seen=seen)
+
+    @property
+    def over(self) -> bool:
+        """Whether the version has proved itself."""
+        return self.seen >= self._settings.frames
+
+    def due(self) -> bool:
+        """Whether the next stored frame should go through the model before, too."""
+        self._turn += 1
+        return self._turn % self._settings.every == 0
+
+    def observe(self, seen: Seen) -> Alarm | None:
+        """Take a compared frame.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        alarm = self._pair.observe(seen)
+        self.seen += 1
+        if self.over or self.seen % self._settings.window == 0:
+            self._keep()
+        return alarm
+
+    def end(self) -> None:
+        """Nothing is to be watched any more.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        self.seen = max(self.seen, self._settings.frames)
+        self._keep()
+
+    def status(self) -> dict[str, Any]:
+        """Plain figures."""
+        return {"version": self.version, "before": self.before, "seen": self.seen, "frames": self._settings.frames}
+
+    def _keep(self) -> None:
+        write_json(self._path, {"version": self.version, "before": self.before, "seen": self.seen})
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """What :class:`Watch` left in a folder; empty before the first.
+
+    Raises:
+        StoreError: if it cannot be read.
+        ConfigError: if it is something else.
+    """
+    path = folder / WATCH_FILE
+    values = read_json(path) if path.exists() else {}
+    if not isinstance(values, dict) or (values and not {"version", "before", "seen"} <= set(values)):
+        raise ConfigError(f"{path} is no stored watch: delete it, and nothing is watched")
+    return values
