@@ -79,6 +79,9 @@ def _road(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
     values |= {f"watch_{key}": value for key, value in (watch or {}).items()}
     values |= {f"shadow_{key}": value for key, value in (shadow or {}).items()}
     values["flags"] = status["flags"]
+    if status["troubles"]:
+        words = "; ".join(f"{name}: {trouble}" for name, trouble in status["troubles"].items())
+        return diagnostics.status(f"{node}: road", diagnostics.WARN, words, values)
     name = road["domain"] or "not known yet"
     if road["drifted"]:
         words = f"the model was not made for this road ({name}): drift score {road['score']:.1f}, bound 1"

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ssada_core.adaptation.asking import ASKED_STATES, Questions
+from ssada_core.adaptation.bystander import Bystander
 from ssada_core.adaptation.companions import Companions
 from ssada_core.adaptation.conductor import Conductor
 from ssada_core.adaptation.cycle import Answer, Cycle, obstacle
 from ssada_core.adaptation.flags import ClipRecorder
 from ssada_core.adaptation.following import RoadFollower
-from ssada_core.adaptation.performing import Listener, Performer, Tools
+from ssada_core.adaptation.performing import Performer
 from ssada_core.adaptation.scorer import Glance, Live, PoolScorer
 from ssada_core.adaptation.settings import AdaptationSettings
+from ssada_core.adaptation.tools import Listener, Tools
 from ssada_core.annotation.submit import SubmitResult, submit
 from ssada_core.data.samples import Array
 from ssada_core.store.pool import FramePool, FrameRecord
@@ -73,7 +75,7 @@ class Adapter:
             undo.callback(self._companions.close)
             self._conductor = Conductor(settings, self.registry, log)
             self._follower = RoadFollower(self.pool, self.registry, self._scorer, settings, log)
-            self._recorder = ClipRecorder(self.pool, settings.flags)
+            self._recorder, self._clipping = ClipRecorder(self.pool, settings.flags), Bystander("clips", log)
             self._cycle = Cycle(settings.judgeable_cycle(), self._conductor.recall())
             self._questions = Questions(self.pool, self._scorer, settings, log)
             self._work = Performer(self._tools(listener), self._cycle, current)
@@ -111,7 +113,11 @@ class Adapter:
             if self._work.paused:
                 return None
             domain = self._follower.domain
-            for record in self._recorder.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns, domain=domain):
+            nothing: list[FrameRecord] = []
+            clip = self._clipping.attempt(
+                lambda: self._recorder.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns, domain=domain), nothing
+            )
+            for record in clip:
                 self._scorer.enqueue(record)
             added = self.pool.add(image, jpeg=jpeg, camera=camera, stamp_ns=stamp_ns, domain=domain)
             if added.record is not None:
@@ -252,5 +258,10 @@ class Adapter:
                 "road": self._follower.status(),
                 **self._companions.status(),
                 "flags": len(self.pool.clips()),
+                "troubles": self._troubles(),
                 "offer": self._work.offer.words() if self._work.offer is not None else "",
             }
+
+    def _troubles(self) -> dict[str, str]:
+        clips = {"clips": self._clipping.trouble} if self._clipping.trouble else {}
+        return {**self._work.troubles(), **clips}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ssada_core.adaptation.bystander import Bystander
 from ssada_core.adaptation.expectations import Expectations, compare
 from ssada_core.adaptation.pair_watch import Alarm, Seen
 from ssada_core.adaptation.scorer import Live
@@ -19,7 +20,10 @@ from ssada_core.store.registry import ModelRegistry
 
 
 class Companions:
-    """At most one watch and one shadow drive, each with an engine of its own that answers sampled frames."""
+    """At most one watch and one shadow drive, each with an engine of its own that answers sampled frames.
+
+    Nothing here raises: a watch that fails ends, and is said to; a shadow drive that fails refuses its challenger.
+    """
 
     def __init__(
         self,
@@ -41,23 +45,29 @@ class Companions:
         self.alarm: Alarm | None = None
         """Of the watch; whoever acts on it ends the watch."""
         self.shadow_alarm: Alarm | None = None
+        self.watch_guard = Bystander("watch", log)
+        self.shadow_guard = Bystander("shadow drive", log)
 
     def begin_watch(self, version: str, before: str, expectations: Expectations | None) -> None:
         """Watch a promoted version; a shadow drive ends here, its challenger was compared with another champion."""
         self.end_shadow()
         self.end_watch()
+        self.watch_guard.switch_on()
+        self.watch_guard.attempt(lambda: self._begin_watch(version, before, expectations), None)
+
+    def _begin_watch(self, version: str, before: str, expectations: Expectations | None) -> None:
         if self._watch_settings.frames and self._load("watch", before):
             settings = self._watch_settings
             self.watch = Watch(self._folder, version, before, expectations, self._space, settings)
             unmeasured = "" if expectations is not None else ", without figures of the gate to compare with"
             self._log(f"watching {version} beside {before} on {settings.frames} frames{unmeasured}")
+            self.watch.keep()
 
     def resume_watch(self, version: str, expectations: Expectations | None) -> bool:
-        """Go on with the watch of an earlier process; whether it had begun one over this version.
+        """Go on with the watch of an earlier process; whether it had begun one over this version."""
+        return self.watch_guard.attempt(lambda: self._resume_watch(version, expectations), False)
 
-        Raises:
-            StoreError: if what it left cannot be read.
-        """
+    def _resume_watch(self, version: str, expectations: Expectations | None) -> bool:
         watch = Watch.resumed(self._folder, version, expectations, self._space, self._watch_settings)
         if watch is not None and self._load("watch", watch.before):
             self.watch = watch
@@ -65,19 +75,23 @@ class Companions:
 
     def end_watch(self) -> None:
         """Stop watching."""
-        if self.watch is not None:
-            self.watch.end()
-        self.watch, self.alarm = None, None
+        watch, self.watch, self.alarm = self.watch, None, None
         self._free("watch")
+        if watch is not None:
+            self.watch_guard.attempt(watch.end, None)
 
     def begin_shadow(self, version: str, champion: str, expectations: Expectations | None) -> None:
         """Let a challenger answer along."""
         self.end_shadow()
+        self.shadow_guard.switch_on()
+        self.shadow_guard.attempt(lambda: self._begin_shadow(version, champion, expectations), None)
+        if self.shadow is None:
+            self.shadow_alarm = Alarm(f"{version} cannot be run", ())
+
+    def _begin_shadow(self, version: str, champion: str, expectations: Expectations | None) -> None:
         if self._load("shadow", version):
             self.shadow = Shadow(version, champion, expectations, self._space, self._shadow_settings)
             self._log(f"{version} answers along with {champion}: shadow drive")
-        else:
-            self.shadow_alarm = Alarm(f"{version} cannot be run", ())
 
     def end_shadow(self) -> None:
         """Stop the shadow drive."""
@@ -85,24 +99,29 @@ class Companions:
         self._free("shadow")
 
     def observe(self, live: Live, domain: str) -> None:
-        """Take a live frame.
-
-        Raises:
-            StoreError: if the disk refuses.
-            EngineError: if a model fails.
-        """
+        """Take a live frame."""
         watch, shadow = self.watch, self.shadow
         if watch is not None and self.alarm is None and watch.due():
-            before = self._engines["watch"].infer([live.image])[0]
-            sight = compare(live.prediction, before, self._space.num_classes)
-            self.alarm = watch.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
-            if self.alarm is None and watch.over:
-                self._log(f"{watch.version} has proved itself on {watch.seen} frames: its watch is over")
+            self.watch_guard.attempt(lambda: self._watch_one(watch, live, domain), None)
+            if self.watch_guard.off:
                 self.end_watch()
         if shadow is not None and self.shadow_alarm is None and shadow.due():
-            answer = self._engines["shadow"].infer([live.image])[0]
-            sight = compare(answer, live.prediction, self._space.num_classes)
-            self.shadow_alarm = shadow.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
+            self.shadow_guard.attempt(lambda: self._shadow_one(shadow, live, domain), None)
+            if self.shadow_guard.off:
+                self.shadow_alarm = Alarm(self.shadow_guard.trouble, ())
+
+    def _watch_one(self, watch: Watch, live: Live, domain: str) -> None:
+        before = self._engines["watch"].infer([live.image])[0]
+        sight = compare(live.prediction, before, self._space.num_classes)
+        self.alarm = watch.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
+        if self.alarm is None and watch.over:
+            self._log(f"{watch.version} has proved itself on {watch.seen} frames: its watch is over")
+            self.end_watch()
+
+    def _shadow_one(self, shadow: Shadow, live: Live, domain: str) -> None:
+        answer = self._engines["shadow"].infer([live.image])[0]
+        sight = compare(answer, live.prediction, self._space.num_classes)
+        self.shadow_alarm = shadow.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
 
     def status(self) -> dict[str, Any]:
         """Plain figures of both; None where there is none."""

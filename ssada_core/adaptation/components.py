@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -93,14 +94,16 @@ def describe(prediction: Prediction) -> Vectors:
     """A frame as its model sees it, float64 ``[D + 1]``: direction of the pooled features, and uncertainty.
 
     Raises:
-        ModelError: if the prediction came without features.
+        ModelError: if the prediction came without features, or its figures are not finite.
     """
     if prediction.features is None:
         raise ModelError("a prediction without features cannot be compared: infer with features=True")
     features = np.asarray(prediction.features, np.float64)
     length = float(np.linalg.norm(features))
-    uncertainty = np.log(max(prediction.uncertainty, 1e-4))
-    return np.append(features / max(length, 1e-9), uncertainty)
+    vector = np.append(features / max(length, 1e-9), np.log(max(prediction.uncertainty, 1e-4)))
+    if not np.isfinite(vector).all():
+        raise ModelError("the model's features are not finite numbers: roll back to a version before it")
+    return vector
 
 
 @dataclass(frozen=True)
@@ -137,17 +140,23 @@ class Reference:
             with np.load(path, allow_pickle=False) as arrays:
                 names = json.loads(str(arrays["names"]))
                 return cls({name: _read(arrays, number) for number, name in enumerate(names)})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ModelError(f"{path}: no description of a model's roads ({error}): delete it") from error
 
 
+_SHAPES = {"centre": "D", "scale": "D", "axes": "KD", "variances": "K", "rest": "", "scores": "3"}
+
+
 def _read(arrays: Mapping[str, Vectors], number: int) -> Component:
-    mean, deviation, count = arrays[f"{number}.scores"]
+    values = {name: np.asarray(arrays[f"{number}.{name}"], np.float64) for name in _SHAPES}
+    dimensions, axes = values["centre"].shape[-1:], values["variances"].shape
+    for name, shape in _SHAPES.items():
+        expected = tuple(size for kind in shape for size in {"D": dimensions, "K": axes, "3": (3,)}[kind])
+        if values[name].shape != expected or not np.isfinite(values[name]).all():
+            raise ValueError(f"'{name}' has shape {values[name].shape}, expected {expected}, all finite")
+    mean, deviation, count = values.pop("scores")
     return Component(
-        centre=arrays[f"{number}.centre"],
-        scale=arrays[f"{number}.scale"],
-        axes=arrays[f"{number}.axes"],
-        variances=arrays[f"{number}.variances"],
-        rest=float(arrays[f"{number}.rest"]),
+        **{name: value for name, value in values.items() if name != "rest"},
+        rest=float(values["rest"]),
         scores=Gamma(float(mean), float(deviation), int(count)),
     )

@@ -282,7 +282,8 @@ def _reason(state: CycleState, facts: Facts, settings: CycleSettings) -> str | N
 def _label_reason(facts: Facts, settings: CycleSettings) -> str | None:
     if facts.labels_since_round >= settings.new_labels:
         return f"{facts.labels_since_round} new labels"
-    if facts.drifted and facts.labels_since_round and not facts.open:
+    half = max(1, min(settings.batch, settings.max_open, settings.new_labels) // 2)
+    if facts.drifted and facts.labels_since_round >= half and not facts.open:
         return f"the road changed, {facts.labels_since_round} new labels"
     # The last labels of a budget are seldom a full batch.
     if facts.labels_since_round and _budget_is_spent(facts, settings):

@@ -5,6 +5,7 @@ A model's features change with every version; brightness, colour and contrast of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SOURCE = "source"
 
 _SIZE = (24, 16)
 _BANDS = 4
+_LENGTH = 6 * _BANDS
 _RATE = 0.001
 _KEPT = 120
 """Descriptions kept of each road: enough for its spread."""
@@ -33,6 +35,12 @@ def picture(image: Array) -> Vectors:
     small = cv2.resize(image, _SIZE, interpolation=cv2.INTER_AREA)
     bands = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2Lab), np.float64).reshape(_BANDS, -1, 3)
     return np.concatenate([bands.mean(axis=1).ravel(), np.log1p(bands.std(axis=1)).ravel()])
+
+
+def _are_pictures(rows: object) -> bool:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == _LENGTH for row in rows):
+        return False
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for row in rows for value in row)
 
 
 class DomainBook:
@@ -47,7 +55,7 @@ class DomainBook:
         """
         self._path = path
         values = read_json(path) if path.exists() else {}
-        if not isinstance(values, dict) or not all(isinstance(rows, list) for rows in values.values()):
+        if not isinstance(values, dict) or not all(_are_pictures(rows) for rows in values.values()):
             raise ConfigError(f"{path} does not list roads: delete it, and they are met anew")
         self._pictures: dict[str, list[list[float]]] = values
 

@@ -29,7 +29,9 @@ class DriftSettings(Settings):
 
     enabled: bool = Field(True, description="Compare the frames with those that the model was made from.")
     start_rounds: bool = Field(
-        True, description="Ask about a new road alone, and train as soon as all that was asked is answered."
+        True,
+        description="Ask about a new road alone, within the budget, and train once all that was asked is answered, "
+        "half a batch at the least.",
     )
     camera: str = Field("", description="Name of the camera that is compared; empty: the first that sends a frame.")
     window: int = Field(
@@ -41,7 +43,7 @@ class DriftSettings(Settings):
     calibration_frames: int = Field(
         60,
         ge=MIN_FRAMES,
-        le=10_000,
+        le=500,
         description="Frames at the start that describe the road where no source pack does.",
     )
     recurring: Literal["off", "offer"] = Field(
@@ -99,6 +101,11 @@ class DriftTracker:
     def drifted(self) -> bool:
         """Whether the stream is on a road that the model was not made for."""
         return self.domain not in self._known and self.score > 1.0
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors that the roads are described by."""
+        return min((component.centre.size for component in self._known.values()), default=0)
 
     def observe(self, frame: Frame) -> Change | None:
         """Take the next frame; a change if it is the one that shows it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,7 +44,7 @@ class Sight:
 
 
 def compare(candidate: Prediction, before: Prediction, num_classes: int) -> Sight:
-    """What two predictions of one frame, of the same size, say of each other."""
+    """What two predictions of one frame say of each other; where their sizes differ, at the candidate's."""
     shares, shares_before = (
         np.bincount(each.label.ravel(), minlength=num_classes)[:num_classes] / each.label.size
         for each in (candidate, before)
@@ -53,8 +54,14 @@ def compare(candidate: Prediction, before: Prediction, num_classes: int) -> Sigh
         uncertainty_before=before.uncertainty,
         shares=shares,
         shares_before=shares_before,
-        disagreement=float(np.mean(candidate.label != before.label)),
+        disagreement=float(np.mean(candidate.label != _at_size(before.label, candidate.label.shape))),
     )
+
+
+def _at_size(label: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if label.shape == shape:
+        return label
+    return np.asarray(cv2.resize(label, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 class Expected(BaseModel):
@@ -62,9 +69,9 @@ class Expected(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    uncertainty: list[float]
-    disagreement: list[float]
-    shift: list[float]
+    uncertainty: list[float] = Field(min_length=1)
+    disagreement: list[float] = Field(min_length=1)
+    shift: list[float] = Field(min_length=1)
     shares: list[float] = Field(description="The candidate's mean share of the pixels, per class.")
 
     @classmethod

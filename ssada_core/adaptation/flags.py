@@ -97,23 +97,16 @@ class ClipRecorder:
         return round(max(self._settings.before_s, 1.0) * _SECOND)
 
 
-def unasked(pool: FramePool) -> dict[int, list[FrameRecord]]:
-    """Clips of which nothing was asked yet, with their frames."""
-    clips: dict[int, list[FrameRecord]] = {}
-    for record in pool.frames(flagged=True):
-        clips.setdefault(record.clip or 0, []).append(record)
-    return {clip: records for clip, records in clips.items() if all(each.query_id is None for each in records)}
-
-
 def choose_flagged(pool: FramePool, settings: FlagSettings) -> list[Choice]:
     """What to ask about clips that nobody was asked about: the flagged frame to judge by, others to train on."""
-    stamps = {clip.id: clip.stamp_ns for clip in pool.clips()}
+    kept = pool.frames(states=["buffered"], flagged=True)
     choices = []
-    for clip, records in unasked(pool).items():
-        wrong_ns = stamps.get(clip, 0) - round(settings.reaction_s * _SECOND)
+    for clip in pool.unasked_clips():
+        wrong_ns = clip.stamp_ns - round(settings.reaction_s * _SECOND)
+        records = [record for record in kept if record.clip == clip.id]
         for camera in sorted({record.camera for record in records}):
-            frames = [record for record in records if record.camera == camera and record.state == "buffered"]
-            choices += list(_choose(frames, clip, wrong_ns, settings))
+            frames = [record for record in records if record.camera == camera]
+            choices += list(_choose(frames, clip.id, wrong_ns, settings))
     return choices
 
 

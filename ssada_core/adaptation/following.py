@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssada_core.adaptation.bystander import Bystander
 from ssada_core.adaptation.components import MIN_FRAMES, Component, Reference, Vectors, describe
 from ssada_core.adaptation.domains import DOMAINS_FILE, SOURCE, DomainBook, picture
 from ssada_core.adaptation.drift import DriftTracker, Frame
@@ -18,8 +19,9 @@ from ssada_core.adaptation.scorer import Live, PoolScorer
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Samples, spread
-from ssada_core.errors import DataError, ModelError
+from ssada_core.errors import ConfigError, DataError, ModelError, StoreError
 from ssada_core.store.files import make_directory
+from ssada_core.store.manifest import WEIGHTS_FILE
 from ssada_core.store.pool import FramePool
 from ssada_core.store.registry import ModelRegistry
 
@@ -43,7 +45,13 @@ class _Past:
 
 
 class RoadFollower:
-    """Follows one camera with the model in use; the names of the roads outlive models and restarts."""
+    """Follows one camera with the model in use; the names of the roads outlive models and restarts.
+
+    Attributes:
+        guard: keeps its errors from everybody else.
+        domain: name of the road now; empty until it is known.
+        entered: how often the road has changed; who wants to know compares.
+    """
 
     def __init__(
         self,
@@ -53,16 +61,12 @@ class RoadFollower:
         settings: AdaptationSettings,
         log: Callable[[str], None],
     ) -> None:
-        """Open the book of roads.
-
-        Raises:
-            StoreError: if it cannot be read.
-            ConfigError: if it is something else.
-        """
+        """Open the book of roads; one that cannot be read is left as it is, and nothing is followed."""
         self._pool, self._registry, self._scorer = pool, registry, scorer
         self._settings, self._log = settings, log
         self._folder = Path(settings.rounds_dir)
-        self._book = DomainBook(self._folder / DOMAINS_FILE)
+        self.guard = Bystander("drift score", log)
+        self._book = self._open_book()
         self._tracker: DriftTracker | None = None
         self._version = ""
         self._camera = settings.drift.camera
@@ -71,79 +75,61 @@ class RoadFollower:
         self._pictures: list[Vectors] = []
         self._pack: Samples | None = None
         self._vectors: list[Vectors] = []
-        self.domain = ""
-        """Name of the road now; empty until it is known."""
-        self.entered = 0
-        """How often the road has changed; who wants to know compares."""
+        self.domain, self.entered = "", 0
+
+    def _open_book(self) -> DomainBook | None:
+        try:
+            return DomainBook(self._folder / DOMAINS_FILE)
+        except (StoreError, ConfigError) as error:
+            # Met anew, the roads would get names that frames of other roads in the pool have already.
+            self.guard.switch_off(str(error))
+            return None
 
     @property
     def drifted(self) -> bool:
-        """Whether the model in use was not made for the road."""
-        return self._tracker is not None and self._tracker.drifted
+        """Whether the model in use was not made for the road; False while nobody can say."""
+        return not self.guard.off and self._tracker is not None and self._tracker.drifted
 
     def use(self, version: str) -> None:
         """Follow with another version; where the vehicle is stays known.
 
         Without a source pack that can be read, the road at the start is what the version was made for.
         """
-        if not self._settings.drift.enabled or version == self._version:
+        if not self._settings.drift.enabled or self._book is None or version == self._version:
             return
-        self._version, self._tracker, self._vectors, self._pack = version, None, [], None
-        reference = self._known(version)
-        if reference is not None:
-            self._track(reference)
-        elif self._settings.source_pack:
-            try:
-                samples = open_samples(self._settings.source_pack, self._pool.label_space)
-            except DataError as error:
-                self._log(f"the drift score goes by the road at the start: {error}")
-            else:
-                self._pack = spread(samples, PACK_FRAMES)
+        self.guard.switch_on()
+        self._version, self._tracker = version, None
+        self._forget()
+        self.guard.attempt(self._begin, None)
 
     def step(self) -> bool:
-        """Describe the source pack with a new version, one frame at a time; whether there is more to do.
-
-        Raises:
-            DataError: if a frame cannot be read; from then on the road at the start is described instead.
-            EngineError: if the model fails.
-        """
-        if self._pack is None:
-            return False
-        try:
-            image = self._pack.image(len(self._vectors))
-        except DataError:
-            self._pack, self._vectors, self._pictures = None, [], []
-            raise
-        self._vectors.append(describe(self._scorer.predict(image)))
-        if SOURCE not in self._book.names() or self._pictures:
-            self._pictures.append(picture(image))
-        if len(self._vectors) == len(self._pack):
-            if self._pictures:
-                self._book.add(SOURCE, self._pictures)
-            self._finish(SOURCE)
-        return True
+        """Describe the source pack with a new version, one frame at a time; whether there is more to do."""
+        return self.guard.attempt(self._describe_pack, False)
 
     def observe(self, live: Live) -> None:
-        """Take a live frame of the followed camera.
+        """Take a live frame of the followed camera."""
+        if self._settings.drift.enabled and self._book is not None:
+            self.guard.attempt(lambda: self._follow(live), None)
 
-        Raises:
-            StoreError: if the disk refuses.
-        """
+    def _follow(self, live: Live) -> None:
         self._camera = self._camera or live.camera
-        if not self._settings.drift.enabled or live.camera != self._camera:
+        if live.camera != self._camera:
             return
         newest = self._past[-1].stamp_ns if self._past else live.stamp_ns
         if 0 < newest - live.stamp_ns < _LATE_NS:
             return
+        if live.stamp_ns < newest:
+            self._past.clear()  # a clock that was set back: what is from its future says nothing about now
         past = _Past(live.stamp_ns, live.frame_id, picture(live.image))
         self._past.append(past)
         if self._unnamed is None and not self.domain:
             self._unnamed = live.frame_id
-        if self._tracker is None:
-            self._calibrate(live)
+        vector = describe(live.prediction)
+        if self._tracker is None or self._tracker.dimensions != len(vector):
+            self._calibrate(vector)
             return
         self._remember(past)
-        change = self._tracker.observe(Frame(describe(live.prediction), live.stamp_ns))
+        change = self._tracker.observe(Frame(vector, live.stamp_ns))
         if change is not None:
             self._enter(change.domain, change.since_ns, change.score)
 
@@ -156,7 +142,7 @@ class RoadFollower:
     # -- what a version was made for -------------------------------------------------------------
 
     def _known(self, version: str) -> Reference | None:
-        for path in (self._registry.path(version) / REFERENCE_FILE, self._folder / REFERENCES / f"{version}.npz"):
+        for path in (self._registry.path(version) / REFERENCE_FILE, self._own_file(version)):
             if path.exists():
                 try:
                     found = Reference.load(path)
@@ -167,22 +153,73 @@ class RoadFollower:
                     return found
         return None
 
-    def _calibrate(self, live: Live) -> None:
-        """Without a source pack, the frames at the start are what the model was made for."""
-        if self._pack is not None:
+    def _own_file(self, version: str) -> Path:
+        """Named after the weights: in another registry the same version is another model."""
+        weights = self._registry.manifest(version).files.get(WEIGHTS_FILE, "")
+        return self._folder / REFERENCES / f"{version}-{weights[:12]}.npz"
+
+    def _begin(self) -> None:
+        reference = self._known(self._version)
+        if reference is not None:
+            self._track(reference)
             return
-        self._vectors.append(describe(live.prediction))
+        if not self._settings.source_pack:
+            return
+        try:
+            samples = open_samples(self._settings.source_pack, self._pool.label_space)
+        except DataError as error:
+            self._go_by_the_start(str(error))
+            return
+        if len(samples) < MIN_FRAMES:
+            self._go_by_the_start(f"the source pack has {len(samples)} frames, {MIN_FRAMES} are needed")
+        else:
+            self._pack = spread(samples, PACK_FRAMES)
+
+    def _go_by_the_start(self, why: str) -> None:
+        self._forget()
+        self._log(f"the drift score goes by the road at the start: {why}")
+
+    def _forget(self) -> None:
+        self._pack, self._vectors, self._pictures = None, [], []
+
+    def _describe_pack(self) -> bool:
+        pack, done = self._pack, len(self._vectors)
+        if pack is None or self._book is None:
+            return False
+        if done == len(pack):
+            self._finish(SOURCE)
+            return True
+        try:
+            image = pack.image(done)
+        except DataError as error:
+            self._go_by_the_start(str(error))
+            return False
+        self._vectors.append(describe(self._scorer.predict(image)))
+        if SOURCE not in self._book.names():
+            self._pictures.append(picture(image))
+        return True
+
+    def _calibrate(self, vector: Vectors) -> None:
+        """Without a source pack, the frames at the start are what the model was made for."""
+        if self._pack is not None or self._book is None:
+            return
+        self._tracker = None  # of another model, if there is one
+        self._vectors.append(vector)
         if len(self._vectors) >= max(self._settings.drift.calibration_frames, MIN_FRAMES):
             name = self.domain or self._book.recognise([past.picture for past in self._past]) or self._book.new_name()
             self._finish(name)
 
     def _finish(self, name: str) -> None:
-        reference = Reference({name: Component.fit(np.stack(self._vectors))})
-        make_directory(self._folder / REFERENCES)
-        reference.save(self._folder / REFERENCES / f"{self._version}.npz")
-        self._log(f"{self._version} was made for roads like '{name}': described by {len(self._vectors)} frames")
-        self._pack, self._vectors, self._pictures = None, [], []
+        """Follow by what was gathered; whatever refuses it, it is gathered and not looked at again."""
+        vectors, pictures = self._vectors, self._pictures
+        self._forget()
+        reference = Reference({name: Component.fit(np.stack(vectors))})
         self._track(reference)
+        self._log(f"{self._version} was made for roads like '{name}': described by {len(vectors)} frames")
+        if pictures and self._book is not None:
+            self._book.add(name, pictures)
+        make_directory(self._folder / REFERENCES)
+        reference.save(self._own_file(self._version))
 
     def _track(self, reference: Reference) -> None:
         self._tracker = DriftTracker(reference.components, self._settings.drift, domain=self.domain)
@@ -191,6 +228,8 @@ class RoadFollower:
 
     def _enter(self, domain: str, since_ns: int, score: float) -> None:
         """Give the road its name, and its frames to it."""
+        if self._book is None:
+            return
         before = self.domain
         seen = [past for past in self._past if past.stamp_ns >= since_ns]
         if not domain:
@@ -213,7 +252,7 @@ class RoadFollower:
         )
 
     def _remember(self, past: _Past) -> None:
-        if not self.domain:
+        if not self.domain or self._book is None:
             return
         self._pictures.append(past.picture)
         if len(self._pictures) >= _PICTURES:

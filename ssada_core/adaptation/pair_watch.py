@@ -74,7 +74,9 @@ class PairWatch:
             frames: frames that the watch will see.
             rate: probability of a false alarm in all of them.
         """
-        self._expected = expectations.domains if expectations is not None else {}
+        domains = expectations.domains if expectations is not None else {}
+        fits = label_space.num_classes  # figures of another label space say nothing
+        self._expected = {name: each for name, each in domains.items() if len(each.shares) == fits}
         self._space = label_space
         self._seen: deque[Seen] = deque(maxlen=window)
         windows = max(1.0, frames / window)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
 from ssada_core.adaptation.actions import (
     Action,
@@ -20,49 +19,16 @@ from ssada_core.adaptation.actions import (
     StartShadow,
     StopRound,
 )
-from ssada_core.adaptation.asking import ASKED_STATES, Questions
-from ssada_core.adaptation.companions import Companions
-from ssada_core.adaptation.conductor import Conductor
+from ssada_core.adaptation.asking import ASKED_STATES
+from ssada_core.adaptation.bystander import Bystander
 from ssada_core.adaptation.cycle import Answer, Cycle, CycleState, Facts
+from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.flags import choose_flagged
-from ssada_core.adaptation.following import RoadFollower
 from ssada_core.adaptation.offers import Offer, fitting
-from ssada_core.adaptation.scorer import PoolScorer
-from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.adaptation.situation import gather
-from ssada_core.annotation.submit import SubmitResult
-from ssada_core.errors import SsadaError, StoreError
-from ssada_core.store.pool import Choice, FramePool, FrameRecord
-from ssada_core.store.registry import ModelRegistry
-
-
-class Listener(Protocol):
-    """Who is told what happened; called by the thread that calls :meth:`Adapter.tick` or a service."""
-
-    def on_queries(self, records: Sequence[FrameRecord]) -> None:
-        """These frames wait for a human."""
-
-    def on_label(self, result: SubmitResult) -> None:
-        """A label was accepted, held or refused."""
-
-    def on_promoted(self, version: str, reason: str) -> None:
-        """This version is the current one now."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What the work is done with."""
-
-    settings: AdaptationSettings
-    pool: FramePool
-    registry: ModelRegistry
-    scorer: PoolScorer
-    questions: Questions
-    conductor: Conductor
-    follower: RoadFollower
-    companions: Companions
-    listener: Listener
-    log: Callable[[str], None]
+from ssada_core.adaptation.tools import Tools
+from ssada_core.errors import SsadaError, StoreError, WorkerError
+from ssada_core.store.pool import Choice, FrameRecord
 
 
 class Performer:
@@ -84,6 +50,7 @@ class Performer:
         self._tools, self._cycle, self.version = tools, cycle, version
         self._rest_until_s = float("-inf")
         self._entered = 0
+        self._offering = Bystander("offers", tools.log)
         self.offer: Offer | None = None
         """A version that fits the road better; confirm takes it."""
         self.paused = False
@@ -193,8 +160,26 @@ class Performer:
             self._tools.listener.on_queries(records)
             self._tools.questions.publish()
 
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with those who only look on, by name; empty while all is well."""
+        companions = self._tools.companions
+        guards = {
+            "drift score": self._tools.follower.guard,
+            "watch": companions.watch_guard,
+            "shadow drive": companions.shadow_guard,
+            "offers": self._offering,
+        }
+        return {name: guard.trouble for name, guard in guards.items() if guard.trouble}
+
     def _drive_along(self, version: str) -> None:
-        self._tools.companions.begin_shadow(version, self.version, self._tools.conductor.expectations(version))
+        self._tools.companions.begin_shadow(version, self.version, self._expectations(version))
+
+    def _expectations(self, version: str) -> Expectations | None:
+        try:
+            return self._tools.conductor.expectations(version)
+        except (StoreError, WorkerError) as error:  # the watch can do without
+            self._tools.log(str(error))
+            return None
 
     def _promote(self, action: Promote) -> None:
         self.answer = "none"
@@ -202,9 +187,7 @@ class Performer:
         if self._tools.conductor.promote(action.version, action.reason):
             self._use(action.version, str(self._tools.conductor.decision["words"]))
             if before != action.version:
-                self._tools.companions.begin_watch(
-                    action.version, before, self._tools.conductor.expectations(action.version)
-                )
+                self._tools.companions.begin_watch(action.version, before, self._expectations(action.version))
 
     def _use(self, version: str, reason: str) -> None:
         self.version = version
@@ -220,10 +203,14 @@ class Performer:
         alarm, watch, settings = self._tools.companions.alarm, self._tools.companions.watch, self._tools.settings.watch
         if alarm is not None and watch is not None:
             reason = f"the watch took {watch.version} back: {alarm.words}"
-            self._tools.companions.end_watch()
             self._rest_until_s = now_s + settings.cooldown_s
-            self._tools.registry.rollback(reason)
+            try:
+                self._tools.registry.rollback(reason)
+            except SsadaError as error:  # tried again with every step; everything else goes on
+                self._tools.companions.watch_guard.say(f"{watch.version} cannot be taken back yet: {error}")
+                return
             self._tools.log(reason)
+            self._tools.companions.end_watch()
             self.follow_registry(reason)
             self._ask_about(alarm.frame_ids[: settings.ask], f"the watch took {watch.version} back here")
         shadow = self._tools.companions.shadow
@@ -236,7 +223,7 @@ class Performer:
         if tools.settings.drift.recurring == "off" or tools.follower.entered == self._entered:
             return
         self._entered = tools.follower.entered
-        self.offer = fitting(tools.registry, tools.follower.domain, self.version)
+        self.offer = self._offering.attempt(lambda: fitting(tools.registry, tools.follower.domain, self.version), None)
         if self.offer is not None:
             tools.log(self.offer.words())
 
@@ -289,12 +276,12 @@ class Performer:
         self._use(current, reason)
         last = self._tools.registry.history()[-1:]
         if last and last[0]["action"] == "promote" and before in self._tools.registry.versions():
-            self._tools.companions.begin_watch(current, before, self._tools.conductor.expectations(current))
+            self._tools.companions.begin_watch(current, before, self._expectations(current))
 
     def _watch_again(self) -> None:
         """Go on with the watch, or begin the one that a kill right after the promotion prevented."""
         tools, version = self._tools, self.version
-        expectations = tools.conductor.expectations(version)
+        expectations = self._expectations(version)
         if tools.companions.resume_watch(version, expectations):
             return
         last = next(iter(tools.registry.history()[-1:]), {})

@@ -11,6 +11,7 @@ from ssada_core.adaptation.components import MIN_FRAMES, Component, Reference, d
 from ssada_core.adaptation.domains import SOURCE
 from ssada_core.adaptation.round_data import RoundData
 from ssada_core.data.samples import Samples, Subset, spread
+from ssada_core.errors import ModelError
 from ssada_core.inference.engine import Engine
 
 REFERENCE_FILE = "reference.npz"
@@ -37,7 +38,11 @@ def describe_roads(engine: Engine, found: Mapping[str, Sequence[Samples]], frame
     """
     components = {}
     for domain, parts in found.items():
-        vectors = [describe(engine.infer([image], features=True)[0]) for image in _images(parts, frames)]
+        answers = (engine.infer([image], features=True)[0] for image in _images(parts, frames))
+        try:
+            vectors = [describe(answer) for answer in answers]
+        except ModelError:  # not finite: the gate says so, and refuses it
+            continue
         if len(vectors) >= MIN_FRAMES:
             components[domain] = Component.fit(np.stack(vectors))
     return Reference(components)

@@ -6,7 +6,6 @@ from ssada_core.adaptation.asking import ASKED_STATES, Questions
 from ssada_core.adaptation.companions import Companions
 from ssada_core.adaptation.conductor import Conductor
 from ssada_core.adaptation.cycle import Answer, Facts, ShadowState
-from ssada_core.adaptation.flags import unasked
 from ssada_core.adaptation.following import RoadFollower
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.store.pool import FramePool, State
@@ -55,7 +54,7 @@ def gather(
         outcome=conductor.outcome,
         challenger=str(conductor.decision.get("version", "")),
         answer=answer,
-        flagged=len(unasked(pool)) if pool.count(states=["buffered"], flagged=True, at_most=1) else 0,
+        flagged=len(pool.unasked_clips()),
         audit_wanted=_audit_wanted(pool, conductor),
         second_look=_second_look(pool, conductor),
         drifted=drifted,

@@ -55,7 +55,6 @@ class Watch:
         )
         self._turn = 0
         self.version, self.before, self.seen = version, before, seen
-        self._keep()
 
     @classmethod
     def resumed(
@@ -68,10 +67,9 @@ class Watch:
             ConfigError: if it is something else.
         """
         values = stored(folder)
-        if values.get("version") != version or int(values.get("seen", 0)) >= settings.frames:
+        if values.get("version") != version or values["seen"] >= settings.frames:
             return None
-        before, seen = str(values["before"]), int(values["seen"])
-        return cls(folder, version, before, expectations, space, settings, seen=seen)
+        return cls(folder, version, values["before"], expectations, space, settings, seen=values["seen"])
 
     @property
     def over(self) -> bool:
@@ -91,8 +89,8 @@ class Watch:
         """
         alarm = self._pair.observe(seen)
         self.seen += 1
-        if self.over or self.seen % self._settings.window == 0:
-            self._keep()
+        if alarm is None and (self.over or self.seen % self._settings.window == 0):
+            self.keep()
         return alarm
 
     def end(self) -> None:
@@ -102,13 +100,18 @@ class Watch:
             StoreError: if the disk refuses.
         """
         self.seen = max(self.seen, self._settings.frames)
-        self._keep()
+        self.keep()
 
     def status(self) -> dict[str, Any]:
         """Plain figures."""
         return {"version": self.version, "before": self.before, "seen": self.seen, "frames": self._settings.frames}
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Write down how far it got.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
         write_json(self._path, {"version": self.version, "before": self.before, "seen": self.seen})
 
 
@@ -121,6 +124,8 @@ def stored(folder: Path) -> dict[str, Any]:
     """
     path = folder / WATCH_FILE
     values = read_json(path) if path.exists() else {}
-    if not isinstance(values, dict) or (values and not {"version", "before", "seen"} <= set(values)):
+    kinds = {"version": str, "before": str, "seen": int}
+    whole = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())
+    if not whole and values != {}:
         raise ConfigError(f"{path} is no stored watch: delete it, and nothing is watched")
     return values

@@ -21,6 +21,16 @@ def clips(database: Database) -> list[Clip]:
     return [Clip(**dict(row)) for row in database.rows("SELECT id, stamp_ns, flagged_at FROM clips ORDER BY id")]
 
 
+def unasked(database: Database) -> list[Clip]:
+    """Flags without a frame to judge by that could have one, oldest first; cheap however many there are."""
+    rows = database.rows(
+        "SELECT id, stamp_ns, flagged_at FROM clips WHERE EXISTS "
+        "(SELECT 1 FROM frames WHERE clip=clips.id AND state='buffered') AND NOT EXISTS "
+        "(SELECT 1 FROM frames WHERE clip=clips.id AND query_id IS NOT NULL AND audit=1) ORDER BY id"
+    )
+    return [Clip(**dict(row)) for row in rows]
+
+
 def mark(database: Database, clip: int, camera: str, stamp_ns: int) -> FrameRecord | None:
     """Make a stored frame part of a clip, unless it is of another already; None if it is not stored. Inside one."""
     row = database.row("SELECT id FROM frames WHERE camera=? AND stamp_ns=? AND state!='rejected'", (camera, stamp_ns))

@@ -90,6 +90,10 @@ class PoolReader:
         """Every moment that a driver flagged, oldest first."""
         return pool_clips.clips(self._database)
 
+    def unasked_clips(self) -> list[Clip]:
+        """Those without a frame that judges (asked for, answered or not) and with one that can be asked for."""
+        return pool_clips.unasked(self._database)
+
     def get(self, frame_id: int) -> FrameRecord:
         """One frame by number.
 
