@@ -53,8 +53,13 @@ class Component:
     scores: Gamma
 
     @classmethod
-    def fit(cls, frames: Vectors) -> Component:
+    def fit(cls, frames: Vectors, *, apart: bool = False) -> Component:
         """Learn from frames, float64 ``[N, D]`` in the drive's order, N at least :data:`MIN_FRAMES`.
+
+        Args:
+            frames: described ones.
+            apart: they were picked far apart, maybe from several drives, so that neighbours are no near-copies.
+                Then every fold has some of each drive; left out whole, a drive would look like another road.
 
         Raises:
             ModelError: if there are too few, or they are not finite.
@@ -63,7 +68,8 @@ class Component:
             raise ModelError(f"{len(frames)} frames cannot describe a road: at least {MIN_FRAMES} with finite figures")
         whole = cls(*_decompose(frames), Gamma(1.0, 1.0, len(frames)))
         left_out = []
-        for part in np.array_split(np.arange(len(frames)), _FOLDS):
+        parts = np.arange(len(frames)) % _FOLDS if apart else np.arange(len(frames)) * _FOLDS // len(frames)
+        for part in (np.flatnonzero(parts == fold) for fold in range(_FOLDS)):
             other = cls(*_decompose(np.delete(frames, part, axis=0)), whole.scores)
             left_out.append(other.score(frames[part]))
         return cls(*_decompose(frames), Gamma.of(np.concatenate(left_out)))

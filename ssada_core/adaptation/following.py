@@ -211,9 +211,9 @@ class RoadFollower:
 
     def _finish(self, name: str) -> None:
         """Follow by what was gathered; whatever refuses it, it is gathered and not looked at again."""
-        vectors, pictures = self._vectors, self._pictures
+        vectors, pictures, apart = self._vectors, self._pictures, self._pack is not None
         self._forget()
-        reference = Reference({name: Component.fit(np.stack(vectors))})
+        reference = Reference({name: Component.fit(np.stack(vectors), apart=apart)})
         self._track(reference)
         self._log(f"{self._version} was made for roads like '{name}': described by {len(vectors)} frames")
         if pictures and self._book is not None:

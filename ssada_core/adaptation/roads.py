@@ -44,7 +44,7 @@ def describe_roads(engine: Engine, found: Mapping[str, Sequence[Samples]], frame
         except ModelError:  # not finite: the gate says so, and refuses it
             continue
         if len(vectors) >= MIN_FRAMES:
-            components[domain] = Component.fit(np.stack(vectors))
+            components[domain] = Component.fit(np.stack(vectors), apart=domain == SOURCE)
     return Reference(components)
 
 

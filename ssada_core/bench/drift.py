@@ -50,7 +50,7 @@ def measure(bench: DriftBench, space: LabelSpace) -> dict[str, Any]:
         EngineError: if the model cannot be run.
     """
     engine = load_engine(resolve_model(bench.model), EngineSettings(threads=1))
-    road = Component.fit(_vectors(engine, spread(open_samples(bench.source, space), bench.described)))
+    road = Component.fit(_vectors(engine, spread(open_samples(bench.source, space), bench.described)), apart=True)
     drives = {name: _vectors(engine, open_samples(name, space)) for name in (*bench.same, *bench.changed)}
     engine.close()
     alarms, scores = 0, {"same": [], "changed": []}  # type: ignore[var-annotated]
