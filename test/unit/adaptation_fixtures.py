@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +46,7 @@ TRAINING = RoundTrainingSettings(
 POOL = PoolSettings(rate=1000, keep_free_share=0.0, standstill_threshold=0.0, duplicate_threshold=0.0)
 SECOND = 10**9
 WAIT_S = 240.0
+_TEMPLATES = tempfile.TemporaryDirectory(prefix="ssada_registries_")
 DRIVE = SimulatedDrive(seed=3, size=(64, 96), rate=1.0)
 
 
@@ -53,6 +56,14 @@ def manifest(parent: str | None = None) -> ModelManifest:
 
 def make_registry(root: Path, versions: int = 1) -> ModelRegistry:
     """Versions with random weights; the first is current, and the parent of the others."""
+    template = Path(_TEMPLATES.name) / str(versions)
+    if not template.exists():  # made once in a test process: it takes most of a second
+        _make_registry(template, versions)
+    shutil.copytree(template, root, dirs_exist_ok=True)
+    return ModelRegistry(root)
+
+
+def _make_registry(root: Path, versions: int) -> None:
     registry = ModelRegistry(root)
     for number in range(versions):
         torch.manual_seed(number)
@@ -60,7 +71,6 @@ def make_registry(root: Path, versions: int = 1) -> ModelRegistry:
         version = registry.add(network.state_dict(), manifest(parent="v0001" if number else None))
         if number == 0:
             registry.promote(version)
-    return registry
 
 
 def open_pool(root: Path) -> FramePool:
