@@ -144,7 +144,7 @@ def check_safety(
 ) -> Iterator[Check]:
     """No safety class falls by more than its margin, in any domain where it has enough labelled pixels.
 
-    The source pack is a domain, too; where the pack as a whole may fall by more, so may a class of it.
+    The source pack is a domain, too, with a margin of its own for classes that have none.
 
     Args:
         measured: the models' figures.
@@ -163,9 +163,7 @@ def check_safety(
         stacks["@source pack"] = {model: getattr(measured, model).source.sum(axis=0) for model in models}
     for suffix, matrices in stacks.items():
         for name in label_space.safety:
-            margin = margins.get(name, rules.safety_margin)
-            if suffix == "@source pack":
-                margin = max(margin, rules.source_margin)
+            margin = margins.get(name, rules.source_safety_margin if suffix == "@source pack" else rules.safety_margin)
             yield _check_class(matrices, rules, margin, name, label_space.index(name), suffix)
 
 

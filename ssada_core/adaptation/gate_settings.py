@@ -29,6 +29,7 @@ class GateRules:
     source_margin: float
     min_agreement: float
     case_margin: float
+    source_safety_margin: float
 
     @property
     def min_stretches(self) -> int:
@@ -53,6 +54,7 @@ _STRICT = GateRules(
     source_margin=3.0,
     min_agreement=0.9,
     case_margin=5.0,
+    source_safety_margin=3.0,
 )
 _LENIENT = GateRules(
     probability=0.8,
@@ -64,6 +66,7 @@ _LENIENT = GateRules(
     source_margin=10.0,
     min_agreement=0.75,
     case_margin=10.0,
+    source_safety_margin=15.0,
 )
 POLICY_RULES: dict[Policy, GateRules] = {"strict": _STRICT, "manual": _STRICT, "lenient": _LENIENT}
 """Each policy's own numbers. ``manual`` asks for the same evidence as ``strict`` and then for a human."""
@@ -104,6 +107,13 @@ class GateSettings(Settings):
         le=100,
         description="Points of mIoU the source pack may fall (a network of this size pays something for a new domain); "
         "-1: strict 3, lenient 10.",
+    )
+    source_safety_margin: float = Field(
+        OWN,
+        ge=-1,
+        le=100,
+        description="Points of IoU that a safety class without a margin of its own may fall on the source pack; "
+        "-1: strict 3, lenient 15.",
     )
     min_agreement: float = Field(
         OWN,

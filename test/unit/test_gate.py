@@ -160,7 +160,10 @@ def test_small_losses_cannot_add_up_against_the_first_model():
     assert decision.verdict == "refuse"
     assert failed(decision) == {"source", "safety:road@source pack", "safety:person@source pack"}
     assert "first model's" in decision.words
-    assert judge(drifted, source_margin=30).verdict == "promote"
+    assert failed(judge(drifted, source_margin=30)) == {"safety:road@source pack", "safety:person@source pack"}
+    assert judge(drifted, source_margin=30, source_safety_margin=30).verdict == "promote"
+    own = judge(drifted, source_margin=30, source_safety_margin=30, safety_margins=["road=1"])
+    assert failed(own) == {"safety:road@source pack"}, "a class's own margin holds on every road"
 
 
 def test_a_target_worse_than_with_the_first_model_is_refused():
