@@ -28,7 +28,7 @@ from ssada_core.evaluation.evaluate import evaluate
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine
 from ssada_core.labels import LabelSpace
-from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
+from ssada_core.learning.settings import AcquisitionSettings, RoundTrainingSettings
 from ssada_core.settings import Settings
 from ssada_core.store.models import resolve_model
 from ssada_core.store.pool import Choice, FramePool, FrameRecord, PoolSettings
@@ -50,7 +50,7 @@ class HonestRounds(Settings):
     rate: float = Field(1.0, gt=0, description="Frames of the pool per second.")
     seeds: tuple[int, ...] = Field((0, 1, 2), description="One round each.")
     source_frames: int = Field(96, ge=8, description="Frames of the source pack.")
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    training: RoundTrainingSettings = Field(default_factory=RoundTrainingSettings)
 
 
 def run(bench: HonestRounds, log: Callable[[str], None]) -> list[dict[str, Any]]:

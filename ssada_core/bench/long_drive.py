@@ -29,7 +29,7 @@ from ssada_core.errors import WorkerError
 from ssada_core.evaluation.evaluate import evaluate
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine
-from ssada_core.learning.settings import AcquisitionSettings, TrainingSettings
+from ssada_core.learning.settings import AcquisitionSettings, RoundTrainingSettings
 from ssada_core.settings import Settings
 from ssada_core.store.models import resolve_model
 from ssada_core.store.pool import FrameRecord, PoolSettings
@@ -55,8 +55,8 @@ class LongDrive(Settings):
     source_frames: int = Field(96, ge=8, description="Frames of the source pack.")
     eval_frames: int = Field(24, ge=1, description="Unseen frames of each road on which both arms are measured.")
     seed: int = Field(0, ge=0, description="Of the street.")
-    training: TrainingSettings = Field(
-        default_factory=lambda: TrainingSettings(
+    training: RoundTrainingSettings = Field(
+        default_factory=lambda: RoundTrainingSettings(
             iterations=60,
             source_batch=1,
             labelled_batch=2,

@@ -15,7 +15,7 @@ from ssada_core.commands.common import JsonOption, console, progress_bar, report
 from ssada_core.config import parse_overrides
 from ssada_core.errors import ConfigError
 from ssada_core.inference.load import read_manifest
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.settings import parse_settings
 from ssada_core.store.files import write_atomic
 from ssada_core.store.models import resolve_model
@@ -133,7 +133,7 @@ def rounds(
         out=str(out),
         labels=labels,
         seeds=tuple(int(word) for word in seeds.split(",") if word.strip().isdecimal()),
-        training=parse_settings(TrainingSettings, parse_overrides(overrides or []), source="command line"),
+        training=parse_settings(RoundTrainingSettings, parse_overrides(overrides or []), source="command line"),
     )
     rows = honest.run(bench, console.print)
     if markdown_file is not None:

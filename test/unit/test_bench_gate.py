@@ -17,7 +17,7 @@ from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.errors import ConfigError
 from ssada_core.inference.load import read_model
 from ssada_core.labels import CAMVID
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.store.models import resolve_model
 from ssada_core.store.registry import ModelRegistry
 
@@ -105,7 +105,7 @@ def test_an_honest_round_is_trained_judged_and_compared_with_the_truth(tmp_path)
         labels=8,
         seeds=(0,),
         source_frames=8,
-        training=TrainingSettings(
+        training=RoundTrainingSettings(
             iterations=2, source_batch=1, labelled_batch=1, unlabelled_batch=1, crop_height=64, crop_width=96
         ),
     )
