@@ -28,6 +28,7 @@ from ssada_core.inference.torch_engine import TorchEngine
 from ssada_core.labels import LabelSpace, load_label_space
 from ssada_core.learning.loaders import TrainingData
 from ssada_core.learning.offline import PARTS
+from ssada_core.learning.schedule import unlabelled_weight
 from ssada_core.learning.settings import TrainingSettings
 from ssada_core.learning.trainer import Trainer
 from ssada_core.networks.base import SegmentationNetwork
@@ -114,19 +115,21 @@ def _adapt(
         "labels": len(labelled),
         "labelled": [pool.name(index) for index in labelled],
         "iterations": result.iterations,
-        "passes": result.iterations * passes(chosen, training),
+        "passes": sum(passes(chosen, training, iteration) for iteration in range(result.iterations)),
         "earlier_seconds": max(result.seconds - this_attempt, 0.0),
         "losses": result.losses,
     }
 
 
-def passes(chosen: Recipe, training: TrainingSettings) -> int:
+def passes(chosen: Recipe, training: TrainingSettings, iteration: int = 0) -> int:
     """Images that go through the network forward and backward in one step, at most; 0 without a training.
 
     An unlabelled frame of SS-ADA counts four times: weak, two strong views, and the second batch's weak view (forward
-    only); one of TUFL twice.
+    only), and not at all before the unlabelled loss begins; one of TUFL twice.
     """
     parts = PARTS[chosen.mode] if chosen.mode is not None else frozenset()
+    if chosen.mode == "ssada" and unlabelled_weight(iteration, training) == 0 and training.mixing.mode == "none":
+        parts -= {"unlabelled"}
     per_frame = {"source": 1, "labelled": 1, "unlabelled": 2 if chosen.mode == "tufl" else 4}
     mixed = training.mixing.mode if chosen.mode in {"ssada", "tufl"} else "none"
     extra = {"none": 0, "single": 1, "dual_soft": 2}[mixed] * training.unlabelled_batch

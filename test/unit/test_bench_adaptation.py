@@ -114,6 +114,9 @@ def test_passes_of_a_step_are_counted() -> None:
     assert passes(recipe("joint_25"), batch) == 2 + 3
     assert passes(recipe("ssada_25"), batch) == 2 + 3 + 5 * 4
     assert passes(recipe("tufl_0"), batch) == 2 + 5 * 2
+    late = batch.model_copy(update={"iterations": 10, "unlabelled_start": 0.5})
+    assert [passes(recipe("ssada_25"), late, at) for at in (4, 5)] == [2 + 3, 2 + 3 + 5 * 4]
+    assert [passes(recipe("tufl_0"), late, at) for at in (4, 5)] == [2 + 5 * 2] * 2
     mixed = batch.model_copy(update={"mixing": batch.mixing.model_copy(update={"mode": "dual_soft"})})
     assert passes(recipe("ssada_25"), mixed) == 2 + 3 + 5 * 4 + 2 * 5
 
