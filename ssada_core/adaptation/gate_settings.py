@@ -66,7 +66,7 @@ _LENIENT = GateRules(
     source_margin=10.0,
     min_agreement=0.75,
     case_margin=10.0,
-    source_safety_margin=15.0,
+    source_safety_margin=10.0,
 )
 POLICY_RULES: dict[Policy, GateRules] = {"strict": _STRICT, "manual": _STRICT, "lenient": _LENIENT}
 """Each policy's own numbers. ``manual`` asks for the same evidence as ``strict`` and then for a human."""
@@ -113,7 +113,7 @@ class GateSettings(Settings):
         ge=-1,
         le=100,
         description="Points of IoU that a safety class without a margin of its own may fall on the source pack; "
-        "-1: strict 3, lenient 15.",
+        "-1: strict 3, lenient 10.",
     )
     min_agreement: float = Field(
         OWN,
