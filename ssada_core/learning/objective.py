@@ -90,8 +90,9 @@ class Objective(nn.Module):
 
     def _due(self, iteration: int, batch: Batch) -> Batch:
         """The batch without its unlabelled frames where their loss weighs nothing: they would cost most of the step."""
-        labels = batch.source is not None or batch.labelled is not None
-        if labels and unlabelled_weight(iteration, self._settings) == 0 and self._settings.mixing.mode == "none":
+        supervised = sum(len(crops.images) for crops in (batch.source, batch.labelled) if crops is not None)
+        # Batch norm's own statistics need two images.
+        if supervised > 1 and unlabelled_weight(iteration, self._settings) == 0 and self._settings.mixing.mode == "none":
             return replace(batch, unlabelled=None)
         return batch
 

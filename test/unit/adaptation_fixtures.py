@@ -42,6 +42,11 @@ TRAINING = RoundTrainingSettings(
     checkpoint_every=2,
     prefetch=False,
     freeze_batch_norm=True,  # it cannot learn from one image
+    # Random weights explode in a round that teaches; with the unlabelled loss from the start they stay where they are.
+    threshold=0.0,
+    unlabelled_start=0.0,
+    class_weights="none",
+    trained_share=1.0,
 )
 POOL = PoolSettings(rate=1000, keep_free_share=0.0, standstill_threshold=0.0, duplicate_threshold=0.0)
 SECOND = 10**9
@@ -56,10 +61,13 @@ def manifest(parent: str | None = None) -> ModelManifest:
 
 def make_registry(root: Path, versions: int = 1) -> ModelRegistry:
     """Versions with random weights; the first is current, and the parent of the others."""
+    if root.exists():  # another version in a registry that there is
+        _make_registry(root, versions)
+        return ModelRegistry(root)
     template = Path(_TEMPLATES.name) / str(versions)
     if not template.exists():  # made once in a test process: it takes most of a second
         _make_registry(template, versions)
-    shutil.copytree(template, root, dirs_exist_ok=True)
+    shutil.copytree(template, root)
     return ModelRegistry(root)
 
 
