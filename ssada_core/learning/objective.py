@@ -92,7 +92,8 @@ class Objective(nn.Module):
         """The batch without its unlabelled frames where their loss weighs nothing: they would cost most of the step."""
         supervised = sum(len(crops.images) for crops in (batch.source, batch.labelled) if crops is not None)
         # Batch norm's own statistics need two images.
-        if supervised > 1 and unlabelled_weight(iteration, self._settings) == 0 and self._settings.mixing.mode == "none":
+        weight = unlabelled_weight(iteration, self._settings)
+        if supervised > 1 and weight == 0 and self._settings.mixing.mode == "none":
             return replace(batch, unlabelled=None)
         return batch
 
