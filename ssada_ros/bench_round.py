@@ -14,7 +14,7 @@ from ssada_core.adaptation.worker_process import WorkerProcess
 from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.errors import ConfigError, SsadaError
 from ssada_core.inference.engine import EngineSettings
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.store.pool import Choice, FramePool, PoolSettings
 from ssada_core.store.registry import ModelRegistry
 
@@ -86,7 +86,7 @@ def paused_round(folder: Path, registry: Path, size: tuple[int, int], engine: En
         registry_dir=str(registry),
         champion=champion,
         first=champion,
-        training=TrainingSettings(iterations=ENDLESS),
+        training=RoundTrainingSettings(iterations=ENDLESS, unlabelled_start=0.0),
         engine=engine,
         reason="bench node",
     )

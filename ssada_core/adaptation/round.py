@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssada_core.errors import WorkerError
 from ssada_core.inference.engine import EngineSettings
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.settings import Settings, parse_settings
 from ssada_core.store.files import make_directory, read_json, write_atomic
 from ssada_core.store.registry import RegistrySettings
@@ -50,7 +50,7 @@ class RoundSpec(Settings):
         0.5, gt=0, le=1, description="Share of a GPU's memory that training may take; the masks need the rest."
     )
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    training: RoundTrainingSettings = Field(default_factory=RoundTrainingSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
 
 

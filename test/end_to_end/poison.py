@@ -38,7 +38,7 @@ from ssada_core.inference.deployment import deploy_for
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine, read_model
 from ssada_core.labels import CAMVID
-from ssada_core.learning.settings import TrainingSettings
+from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.store.models import resolve_model
 from ssada_core.store.pool import Choice, FramePool, PoolSettings
 from ssada_core.store.registry import ModelRegistry
@@ -49,7 +49,7 @@ SECOND = 10**9
 TRAINED, AUDIT, UNLABELLED, UNSEEN = 16, 12, 12, 40
 ENGINE = EngineSettings(backend="onnxruntime", precision="fp32", threads=1)
 POOL = PoolSettings(rate=1000, keep_free_share=0.0, standstill_threshold=0.0, duplicate_threshold=0.0)
-TRAINING = TrainingSettings(
+TRAINING = RoundTrainingSettings(
     iterations=40,
     learning_rate=0.001,
     source_batch=2,
