@@ -34,32 +34,6 @@ from ssada_core.adaptation.actions import (
 from ssada_core.errors import ConfigError
 from ssada_core.settings import Settings
 
-__all__ = [
-    "Action",
-    "Answer",
-    "AskAudit",
-    "AskFlagged",
-    "AskLabels",
-    "Cycle",
-    "CycleSettings",
-    "CycleState",
-    "Facts",
-    "Judge",
-    "Outcome",
-    "Phase",
-    "Promote",
-    "Refuse",
-    "ResumeRound",
-    "SetAside",
-    "StartRound",
-    "StartShadow",
-    "StopRound",
-    "Training",
-    "advance",
-    "obstacle",
-    "questions",
-]
-
 Phase = Literal["collecting", "training", "suspended", "judging", "shadowing", "waiting"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Training = Literal["idle", "running", "finished", "failed"]

@@ -97,7 +97,7 @@ def _adapt(
     training, tufl = bench.training_of(chosen, seed=spec.seed, quick=spec.quick)
     with_engine = TorchEngine(network, size, EngineSettings(backend="torch"))
     labelled, known = choose(pool, chosen, with_engine, space.num_classes, bench.acquisition, seed=spec.seed)
-    data = _data(bench, chosen, pool, labelled, size, space)
+    data = training_data(bench, chosen, pool, labelled, size, space)
     own = {name: getattr(tufl, name) for name in ("iterations", "learning_rate", "weight_decay", "freeze_batch_norm")}
     trainer = Trainer(
         network,
@@ -136,11 +136,15 @@ def passes(chosen: Recipe, training: TrainingSettings, iteration: int = 0) -> in
     return sum(per_frame[part] * int(getattr(training, f"{part}_batch")) for part in parts) + extra
 
 
-def _data(
+def training_data(
     bench: BenchSettings, chosen: Recipe, pool: Samples, labelled: list[int], size: tuple[int, int], space: LabelSpace
 ) -> TrainingData:
+    """What a run trains on: of each part what the setting's mode uses, resized to the network's ``size`` (h, w).
+
+    Frames with a label are not among the unlabelled ones, as on a vehicle.
+    """
     parts = PARTS[chosen.mode] if chosen.mode is not None else frozenset()
-    rest = [index for index in range(len(pool)) if index not in labelled]  # a label says more than a guess at it
+    rest = [index for index in range(len(pool)) if index not in labelled]
     return TrainingData(
         source=ResizedSamples(open_samples(bench.data.source, space), size) if "source" in parts else None,
         labelled=ResizedSamples(Subset(pool, labelled), size) if "labelled" in parts else None,

@@ -15,7 +15,7 @@ from engine_fixtures import write_model
 from ssada_core.bench.adaptation import run_benchmark
 from ssada_core.bench.adaptation_choice import choose
 from ssada_core.bench.adaptation_report import claims, markdown, summarise
-from ssada_core.bench.adaptation_run import RESULT_FILE, passes
+from ssada_core.bench.adaptation_run import RESULT_FILE, passes, training_data
 from ssada_core.bench.adaptation_settings import SETTINGS, BenchAcquisition, BenchSettings, recipe
 from ssada_core.config import load_settings
 from ssada_core.data.lists import open_samples
@@ -119,6 +119,16 @@ def test_passes_of_a_step_are_counted() -> None:
     assert [passes(recipe("tufl_0"), late, at) for at in (4, 5)] == [2 + 5 * 2] * 2
     mixed = batch.model_copy(update={"mixing": batch.mixing.model_copy(update={"mode": "dual_soft"})})
     assert passes(recipe("ssada_25"), mixed) == 2 + 3 + 5 * 4 + 2 * 5
+
+
+def test_a_labelled_frame_is_no_unlabelled_one(model: Path, tmp_path: Path) -> None:
+    pool = open_samples("sim:night:3:0-8", CAMVID)
+    settings = bench(model, tmp_path)
+    data = training_data(settings, recipe("ssada_25"), pool, [1, 6], (64, 96), CAMVID)
+    assert [data.labelled.name(index) for index in range(2)] == [pool.name(1), pool.name(6)]
+    names = [data.unlabelled.name(index) for index in range(len(data.unlabelled))]
+    assert names == [pool.name(index) for index in (0, 2, 3, 4, 5, 7)]
+    assert training_data(settings, recipe("ssada_100"), pool, list(range(8)), (64, 96), CAMVID).unlabelled is None
 
 
 def test_labels_are_bought_at_random_first_then_by_score(model: Path) -> None:

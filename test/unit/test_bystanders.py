@@ -11,9 +11,10 @@ from adaptation_fixtures import DRIVE, SECOND, adaptation_settings, make_registr
 from test_adapter import Vehicle
 from test_vigilance import WATCH, expectations, see, shadowed
 
+from ssada_core.adaptation.actions import AskAudit, AskLabels, StartRound
 from ssada_core.adaptation.bystander import MOST_IN_A_ROW, Bystander
 from ssada_core.adaptation.components import Component, Reference
-from ssada_core.adaptation.cycle import AskAudit, AskLabels, CycleSettings, CycleState, Facts, StartRound, advance
+from ssada_core.adaptation.cycle import CycleSettings, CycleState, Facts, advance
 from ssada_core.adaptation.domains import DOMAINS_FILE
 from ssada_core.adaptation.drift import DriftSettings
 from ssada_core.adaptation.expectations import EXPECTATIONS_FILE, compare

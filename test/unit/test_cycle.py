@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ssada_core.adaptation.cycle import (
+from ssada_core.adaptation.actions import (
     AskLabels,
-    Cycle,
-    CycleSettings,
-    CycleState,
-    Facts,
     Judge,
     Promote,
     Refuse,
@@ -21,6 +17,12 @@ from ssada_core.adaptation.cycle import (
     SetAside,
     StartRound,
     StopRound,
+)
+from ssada_core.adaptation.cycle import (
+    Cycle,
+    CycleSettings,
+    CycleState,
+    Facts,
     advance,
     obstacle,
     questions,

@@ -288,6 +288,13 @@ def test_before_its_start_the_unlabelled_loss_is_not_computed(tmp_path: Path):
     assert all("loss_unlabelled" in one for one in figures(tmp_path / "alone"))
 
 
+def test_one_labelled_image_is_never_alone_in_batch_norm(tmp_path: Path):
+    settings = with_(iterations=4, labelled_batch=1, unlabelled_start=0.5)
+    data = TrainingData(labelled=tiny_data().labelled, unlabelled=tiny_data().unlabelled)
+    Trainer(tiny(), data, settings, run_dir=tmp_path).run()
+    assert all("loss_unlabelled" in one for one in figures(tmp_path))
+
+
 def test_frozen_statistics_stay_and_the_others_move(tmp_path: Path):
     for frozen in (True, False):
         network = tiny()
