@@ -39,6 +39,7 @@ SEGMENTATION, ADAPTATION, CAMERA = "segmentation_node", "adaptation_node", "came
 NODES = (SEGMENTATION, ADAPTATION)
 ANSWER_S = 60.0
 """A call that takes longer is a dead-lock; configuring takes most, a second or two on a busy machine."""
+ASK_AGAIN_S = 5.0
 LEAK_MB = 60.0
 """What a node may grow by between the first and the last time it was cleaned up, once everything had been used."""
 STEPS = {
@@ -122,7 +123,18 @@ class Caller:
             self.state[node] = after
 
     def shown(self, node):
-        return self.call(GetState, f"{node}/get_state").current_state.label
+        """The node's state; asked again after a while, since a node that is starting may drop its answer."""
+        service, asked = f"{node}/get_state", []
+        client = self.client(GetState, service)
+
+        def answered():
+            if not asked or time.monotonic() - asked[-1][0] > ASK_AGAIN_S:
+                asked.append((time.monotonic(), client.call_async(GetState.Request())))
+            return next((future.result() for _, future in asked if future.done()), None)
+
+        self.last.append((service, {}))
+        self.until(answered, f"{service} has no answer")
+        return answered().current_state.label
 
     def lead(self, node, wanted):
         """Take the steps that lead to a state."""
