@@ -2,7 +2,8 @@
 
 Every figure is compared with how it lay on the gate's own frames of the same road, so that what is normal between
 these two models raises no alarm. A strange road raises none by itself either: there the candidate must in addition
-be less sure than the other model.
+be less sure than the other model. Nor does a difference that is certain but too small to matter: the gate's frames
+come from other streets than those ahead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ _GONE = 0.05
 """Part of that share below which it has vanished."""
 UNKNOWN_RATIO = 1.5
 """Without expectations: a candidate this many times as uncertain as the other model is taken back."""
+MATERIAL_SHARE = 0.02
+"""Share of the pixels by which answers must differ more than on the gate's frames before it matters."""
+MATERIAL_RATIO = 1.1
+"""A candidate must be this many times as uncertain as the other model before it matters."""
 _SECOND = 1_000_000_000
 _TESTS = 3
 
@@ -103,7 +108,7 @@ class PairWatch:
             bound, base = UNKNOWN_RATIO * before, "its predecessor's times the ratio"
         else:
             bound, base = self._bound(expected.gamma("uncertainty")), "what the gate's frames let expect"
-        if now <= max(bound, before):
+        if now <= max(bound, MATERIAL_RATIO * before):
             return ""
         return f"uncertainty {now:.3f} is above {bound:.3f}, {base}, and above {before:.3f} of the model before"
 
@@ -125,7 +130,8 @@ class PairWatch:
     def _differs(self, expected: Expected, sights: Sequence[Sight]) -> str:
         for name, what in (("disagreement", "share of pixels answered differently"), ("shift", "shift of the classes")):
             now = float(np.mean([getattr(sight, name) for sight in sights]))
-            bound = self._bound(expected.gamma(name))
+            usual = expected.gamma(name)
+            bound = max(self._bound(usual), usual.mean + MATERIAL_SHARE)
             if now > bound:
                 return f"{what} against the model before is {now:.3f}, above {bound:.3f} of the gate's frames"
         return ""
