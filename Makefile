@@ -20,7 +20,13 @@ test: setup ## Set up and run lint, types and every quick test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+ifdef PYTEST
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+else
+	@# Units side by side; what runs nodes, processes and browsers has the machine to itself.
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile test/unit
+	$(BIN)/python -m pytest -m "not slow" --ignore test/unit
+endif
 
 test-slow: setup ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST)

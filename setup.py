@@ -91,6 +91,7 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "pytest-cov",
+            "pytest-xdist",
             "hypothesis>=6.100",
             "jsonschema>=4.20",
             "mypy>=1.10",
