@@ -54,7 +54,7 @@ def pull(
 
     Example: ssada pool labelstudio pull out/demo/pool --url http://127.0.0.1:8080
     """
-    with open_pool(path, label_space) as opened:
+    with open_pool(path, label_space, tidy=True) as opened:
         results = LabelStudioProject(url, token, project, opened.label_space).pull(opened)
     for result in results:
         tell_result(result)

@@ -106,7 +106,7 @@ def import_labels(
 
     Example: ssada pool import out/demo/pool from_cvat.zip --format cvat --annotator Ada
     """
-    with open_pool(path, label_space) as opened:
+    with open_pool(path, label_space, tidy=True) as opened:
         results = import_masks(
             opened, masks, format_name=format_name, annotator=annotator, confirmed=confirmed, on_result=tell_result
         )
@@ -183,7 +183,7 @@ def hide(
     """
     hider = Hider(PrivacySettings(detectors=detector))
     changed = places = 0
-    with open_pool(path, label_space) as opened, progress_bar("frames") as tell:
+    with open_pool(path, label_space, tidy=True) as opened, progress_bar("frames") as tell:
         records = opened.frames(states=[state for state in STATES if state != "rejected"])
         for done, record in enumerate(records):
             found = opened.hide(record.id, hider)
@@ -205,13 +205,13 @@ def _forget_drafts(path: Path, records: list[FrameRecord]) -> None:
 
 
 @contextmanager
-def open_pool(path: Path, label_space: str) -> Iterator[FramePool]:
-    """Open a pool that is there.
+def open_pool(path: Path, label_space: str, *, tidy: bool = False) -> Iterator[FramePool]:
+    """Open a pool that is there; ``tidy`` as for :class:`FramePool`: whoever only looks changes nothing.
 
     Raises:
         StoreError: if it is none.
     """
     if not (path / "pool.sqlite").exists():
         raise StoreError(f"{path} is no frame pool: it has no pool.sqlite")
-    with FramePool(path, PoolSettings(), label_space=load_label_space(label_space)) as opened:
+    with FramePool(path, PoolSettings(), label_space=load_label_space(label_space), tidy=tidy) as opened:
         yield opened

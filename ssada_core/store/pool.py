@@ -71,22 +71,30 @@ class FramePool(PoolReader):
     :class:`StoreError` with path and remedy.
     """
 
-    def __init__(self, root: str | Path, settings: PoolSettings, *, label_space: LabelSpace) -> None:
+    def __init__(self, root: str | Path, settings: PoolSettings, *, label_space: LabelSpace, tidy: bool = True) -> None:
         """Open or create.
 
+        Args:
+            root: the pool's folder.
+            settings: what is stored.
+            label_space: of its labels.
+            tidy: clean up, and purge what is too old; False only looks, and leaves every frame what it is.
+
         Raises:
-            StoreError: if the folder cannot be used, or holds labels of another label space.
+            StoreError: if the folder cannot be used, its images are away, or its labels are of another label space.
         """
         make_directory(Path(root))
         super().__init__(Path(root), Database(Path(root) / DATABASE_FILE))
         self.settings = settings
         self.label_space = label_space
         self._intake = Intake(self._database, self.root, settings)
+        self._expired_at = time.monotonic()
         try:
             self.pool_id = identify(self._database, label_space)
-            for line in pool_upkeep.clean(self._database, self.root):
-                _log.warning("frame pool %s: %s", self.root, line)
-            self.expire()
+            if tidy:
+                for line in pool_upkeep.clean(self._database, self.root):
+                    _log.warning("frame pool %s: %s", self.root, line)
+                self.expire()
         except BaseException:
             self._database.close()
             raise

@@ -16,6 +16,7 @@ from ssada_core.store.pool_records import FrameRecord, LabelVersion
 from ssada_core.store.pool_schema import Database
 
 LABELS = "labels"
+_DAMAGED = ("its label file is damaged: label it again",)
 
 
 class LabelStore:
@@ -108,15 +109,22 @@ class LabelStore:
     def set_aside_damaged(self) -> list[str]:
         """Hold accepted labels whose file has gone or changed, so that nobody learns from them; one line for each.
 
-        Inside a transaction.
+        Those that are as they were again count again. Inside a transaction.
         """
+        held = self._database.rows(
+            "SELECT id, query_id, label_file FROM frames WHERE state='held' AND reason=?", _DAMAGED
+        )
+        mended = [row for row in held if not self._damage(row["label_file"])]
+        self._database.execute_many(
+            "UPDATE frames SET state='labelled', reason='' WHERE id=?", [(row["id"],) for row in mended]
+        )
         rows = self._database.rows("SELECT id, query_id, label_file FROM frames WHERE state='labelled'")
         damaged = [(row, why) for row in rows if (why := self._damage(row["label_file"]))]
         self._database.execute_many(
-            "UPDATE frames SET state='held', reason='its label file is damaged: label it again' WHERE id=?",
-            [(row["id"],) for row, _ in damaged],
+            "UPDATE frames SET state='held', reason=? WHERE id=?", [(*_DAMAGED, row["id"]) for row, _ in damaged]
         )
-        return [f"query {row['query_id']} is held: {why}" for row, why in damaged]
+        back = [f"query {row['query_id']} is labelled again: {row['label_file']} is as it was" for row in mended]
+        return back + [f"query {row['query_id']} is held: {why}" for row, why in damaged]
 
     def _damage(self, file: str) -> str:
         try:

@@ -15,7 +15,7 @@ from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import DiskFullError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction (each holds the lock for one file at most)."""
 
@@ -78,6 +78,12 @@ CREATE TABLE clips (
     flagged_at INTEGER NOT NULL
 );
 CREATE INDEX frames_by_clip ON frames (clip) WHERE clip IS NOT NULL;
+CREATE TABLE missing (
+    frame_id INTEGER PRIMARY KEY REFERENCES frames (id) ON DELETE CASCADE,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+);
 """
 
 _FROM_1 = """
@@ -87,6 +93,14 @@ CREATE TABLE clips (id INTEGER PRIMARY KEY AUTOINCREMENT, stamp_ns INTEGER NOT N
 CREATE INDEX frames_by_clip ON frames (clip) WHERE clip IS NOT NULL;
 """
 """What turns a pool of format 1 into one of format 2; nothing of it is lost."""
+
+_FROM_2 = """
+CREATE TABLE missing (frame_id INTEGER PRIMARY KEY REFERENCES frames (id) ON DELETE CASCADE, state TEXT NOT NULL,
+reason TEXT NOT NULL, bytes INTEGER NOT NULL);
+"""
+"""The same from 2 to 3: what a frame was before its image went missing."""
+
+_STEPS = {0: _SCHEMA, 1: _FROM_1 + _FROM_2, 2: _FROM_2}
 
 
 class Database:
@@ -125,10 +139,8 @@ class Database:
             self._connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
         with self.transaction(durable=True):
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-            if found == 0:
-                self._run(_SCHEMA)
-            elif found == 1:
-                self._run(_FROM_1)
+            if found in _STEPS:
+                self._run(_STEPS[found])
             elif found != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self._path} has format {found}, this release reads {SCHEMA_VERSION}: "

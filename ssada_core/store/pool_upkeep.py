@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from ssada_core.errors import StoreError
 from ssada_core.store.files import disk_usage, sha256_file, store_error
@@ -34,26 +34,57 @@ class NoRoomError(StoreError):
 def clean(database: Database, root: Path) -> list[str]:
     """Put right what a killed process or a careless hand left; returns what was done, one line each.
 
-    Deletes unfinished files and files that were never entered. Frames whose image has gone are rejected; labels
-    whose file has gone or changed are held, so that a human looks again.
+    Deletes unfinished files and files that were never entered. Frames whose image has gone are rejected until it is
+    back; labels whose file has gone or changed are held until it is as it was, or a human has looked again.
 
     Raises:
-        StoreError: if the pool cannot be read or written.
+        StoreError: if the pool cannot be read or written, or no image of it is there at all.
     """
     with database.transaction(durable=False):
-        known = _known_files(database)
         present = set(_files(root))
-        orphans = sorted(present - known)
-        lost = database.rows("SELECT id, image_file FROM frames WHERE state != 'rejected'")
-        gone = [row for row in lost if row["image_file"] not in present]
-        database.execute_many(
-            "UPDATE frames SET state='rejected', bytes=0, reason='its image file was missing' WHERE id=?",
-            [(row["id"],) for row in gone],
-        )
-        damaged = LabelStore(database, root).set_aside_damaged()
+        _check_there(database, root, present)
+        changed = _take_up(database, present) + _reject_missing(database, present)
+        changed += LabelStore(database, root).set_aside_damaged()
+        orphans = sorted(present - _known_files(database))
         delete_files(root, orphans)
-    done = [f"deleted {file}, which was never entered" for file in orphans]
-    return done + [f"rejected frame {row['id']}: {row['image_file']} is missing" for row in gone] + damaged
+    return [f"deleted {file}, which was never entered" for file in orphans] + changed
+
+
+def _check_there(database: Database, root: Path, present: set[str]) -> None:
+    """A disk that is not mounted looks like a folder without a file: nothing may be concluded from that."""
+    known = database.rows(
+        "SELECT image_file FROM frames WHERE state != 'rejected' OR id IN (SELECT frame_id FROM missing)"
+    )
+    if known and not any(row["image_file"] in present for row in known):
+        raise StoreError(
+            f"none of the {len(known)} images of the pool is in {root / IMAGES}: mount it, or put it back; if they are "
+            f"lost for good: ssada pool purge {root} --all"
+        )
+
+
+def _take_up(database: Database, present: set[str]) -> list[str]:
+    """Frames whose image is back are again what they were."""
+    rows = database.rows(
+        "SELECT id, image_file, missing.state, missing.reason, missing.bytes FROM missing JOIN frames ON id=frame_id"
+    )
+    back = [row for row in rows if row["image_file"] in present]
+    database.execute_many(
+        "UPDATE frames SET state=?, reason=?, bytes=? WHERE id=?",
+        [(row["state"], row["reason"], row["bytes"], row["id"]) for row in back],
+    )
+    database.execute_many("DELETE FROM missing WHERE frame_id=?", [(row["id"],) for row in back])
+    return [f"frame {row['id']} is {row['state']} again: {row['image_file']} is back" for row in back]
+
+
+def _reject_missing(database: Database, present: set[str]) -> list[str]:
+    rows = database.rows("SELECT id, image_file FROM frames WHERE state != 'rejected'")
+    gone = [row for row in rows if row["image_file"] not in present]
+    ids = [(row["id"],) for row in gone]
+    database.execute_many("INSERT INTO missing SELECT id, state, reason, bytes FROM frames WHERE id=?", ids)
+    database.execute_many(
+        "UPDATE frames SET state='rejected', bytes=0, reason='its image file was missing' WHERE id=?", ids
+    )
+    return [f"rejected frame {row['id']} until {row['image_file']}, which is missing, is back" for row in gone]
 
 
 def verify(database: Database, root: Path) -> list[str]:
@@ -182,20 +213,27 @@ def remove(database: Database, frame_ids: Sequence[int]) -> int:
 
 def _known_files(database: Database) -> set[str]:
     rows = database.rows(
-        "SELECT image_file FROM frames WHERE state != 'rejected' UNION SELECT prediction_file FROM frames "
-        "WHERE prediction_file IS NOT NULL UNION SELECT file FROM labels"
+        "SELECT image_file FROM frames WHERE state != 'rejected' OR id IN (SELECT frame_id FROM missing) "
+        "UNION SELECT prediction_file FROM frames WHERE prediction_file IS NOT NULL UNION SELECT file FROM labels"
     )
     return {row[0] for row in rows}
 
 
 def _files(root: Path) -> Iterator[str]:
-    for folder in (IMAGES, LABELS, PREDICTIONS):
-        for parent, _, names in os.walk(root / folder):
+    for folder in filter(Path.is_dir, (root / name for name in (IMAGES, LABELS, PREDICTIONS))):
+        for parent, _, names in os.walk(folder, onerror=_unreadable):
             relative = Path(parent).relative_to(root)
             yield from (str(relative / name) for name in names)
 
 
+def _unreadable(error: OSError) -> NoReturn:
+    raise store_error("read", Path(error.filename), error) from error
+
+
 def _image_problems(database: Database, root: Path) -> Iterator[str]:
+    for row in database.rows("SELECT id, image_file FROM frames JOIN missing ON id=frame_id"):
+        if not (root / row["image_file"]).is_file():
+            yield f"{row['image_file']}: missing, frame {row['id']} is rejected until it is back or purged"
     for row in database.rows("SELECT id, image_file, bytes FROM frames WHERE state != 'rejected'"):
         path = root / row["image_file"]
         if not path.is_file():

@@ -452,6 +452,8 @@ def test_opening_cleans_up_what_a_killed_process_left(tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / "labels").iterdir()] == [f"{query_id}.v1.png"]
         lost = pool.get(2)
         assert (lost.state, lost.reason) == ("rejected", "its image file was missing")
+        assert pool.verify() == ["images/000/000002.jpg: missing, frame 2 is rejected until it is back or purged"]
+        assert pool.purge([2]) == 1
         assert pool.verify() == []
 
 

@@ -76,6 +76,7 @@ def test_a_pool_of_the_first_format_is_taken_over_with_its_labels(tmp_path: Path
         for column in ("domain", "clip"):
             raw.execute(f"ALTER TABLE frames DROP COLUMN {column}")
         raw.execute("DROP TABLE clips")
+        raw.execute("DROP TABLE missing")
         raw.execute("PRAGMA user_version=1")
     with open_pool(tmp_path) as pool:
         (found,) = pool.frames()
