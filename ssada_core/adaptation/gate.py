@@ -2,8 +2,10 @@
 
 A challenger is promoted only if the mIoU on the target's audit frames gains with the asked probability,
 by a bootstrap over whole stretches of the drive (:mod:`ssada_core.evaluation.bootstrap`), and every
-check passes. Too little evidence is a verdict of its own that says how many frames are missing; a
-refusal asks for less evidence than a promotion, because keeping the champion is the safe side.
+check passes. Too little evidence is a verdict of its own that says how many frames are missing; with
+them the challenger is looked at once more, so each look asks for a little more than the probability
+that both together keep. A refusal asks for less evidence than a promotion, because keeping the champion
+is the safe side.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ def _difference(measured: Measurements, settings: GateSettings, rules: GateRules
         measured.stamps_ns[target],
         length_s=settings.stretch_s,
         samples=settings.bootstrap_samples,
-        probability=rules.probability,
+        probability=rules.look_probability,
         seed=settings.seed,
     )
 
@@ -183,7 +185,7 @@ def _verdict(difference: PairedDifference, checks: Sequence[Check], rules: GateR
 
 def _by_gain(difference: PairedDifference, rules: GateRules, gain: str) -> tuple[Verdict, str, int]:
     probability = difference.probability_above(rules.min_gain)
-    if probability >= rules.probability:
+    if probability >= rules.look_probability:
         return "promote", _sentence("Promoted", gain), 0
     if difference.gain <= rules.min_gain or probability <= 1.0 - rules.probability:
         return "refuse", _sentence("Refused: no gain to speak of", gain), 0
@@ -200,7 +202,7 @@ def _missing(difference: PairedDifference, rules: GateRules) -> int:
 
 def _frames_for_power(difference: PairedDifference, rules: GateRules) -> int:
     """How many more frames like these would make the probability reach what is asked, if the gain stays."""
-    z = NormalDist().inv_cdf(rules.probability)
+    z = NormalDist().inv_cdf(rules.look_probability)
     factor = (z * difference.deviation / (difference.gain - rules.min_gain)) ** 2
     return min(_MOST_FRAMES_ASKED, max(1, math.ceil(difference.frames * (factor - 1.0))))
 
@@ -219,12 +221,14 @@ def _describe(difference: PairedDifference, rules: GateRules) -> str:
     interval = difference.interval(INTERVAL)
     spread = f"90 % interval {interval[0]:+.1f} to {interval[1]:+.1f}" if difference.draws.size else "no interval"
     # Cut off, not rounded: the words never claim more than the figure.
-    probability = math.floor(100 * difference.probability_above(rules.min_gain)) / 100
+    probability, asked = (
+        math.floor(100 * each) / 100 for each in (difference.probability_above(rules.min_gain), rules.look_probability)
+    )
     bound = f"above {rules.min_gain:.1f} points " if rules.min_gain else ""
     return (
         f"Target mIoU {difference.before:.1f} → {difference.after:.1f} % ({difference.gain:+.1f} points, {spread}) on "
         f"{difference.frames} audit frames in {difference.stretches} stretches; probability of a gain {bound}"
-        f"{probability:.2f}, asked {rules.probability:.2f}."
+        f"{probability:.2f}, asked {asked:.2f}."
     )
 
 

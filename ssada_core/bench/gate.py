@@ -3,6 +3,10 @@
 Challengers of every quality lie on the line through champion and challenger in weight space, from behind the
 champion (worse) to the challenger (better). Each is run once over all frames, which gives its true gain; then audit
 frames are drawn at random, again and again, and the real gate decides on them.
+
+Two models that differ everywhere but are equally good are made by swapping champion and challenger at random, stretch
+by stretch: what the evidence for a gain alone then promotes, all other checks aside, is the gate's error of the first
+kind.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ from ssada_core.store.models import resolve_model
 _SECOND = 1_000_000_000
 _LATENCY = np.full(9, 0.01)
 _FIRST, _SECOND_LOOK = "first look", "with the second look"
+_EQUAL_TRIALS = 4
+"""Times as many draws for equally good models, whose share is small."""
 
 
 class GateBench(Settings):
@@ -49,7 +55,7 @@ class GateBench(Settings):
     source_frames: int = Field(24, ge=0, description="Source frames, likewise.")
     rate: float = Field(1.0, gt=0, description="Target frames per second: neighbours share a stretch of the road.")
     shares: tuple[float, ...] = Field(
-        (-0.3, -0.15, -0.05, 0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0),
+        (-0.3, -0.15, -0.05, -0.02, -0.01, 0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
         description="Places on the line through champion (0) and challenger (1).",
     )
     audit_frames: tuple[int, ...] = Field((4, 8, 12, 16, 24, 32), description="Numbers of audit frames.")
@@ -72,7 +78,8 @@ def measure(bench: GateBench, on_place: Progress | None = None) -> dict[str, Any
 
     Returns:
         Plain figures: ``places`` with the true gain in points of mIoU and the share of every verdict by number of
-        audit frames; ``false_promotions``, the largest share of promotions among places without a true gain.
+        audit frames; ``false_promotions``, the largest share of promotions among places without a true gain;
+        ``equally_good``, the share of promotions of the challenger where it is as good as the champion.
 
     Raises:
         ConfigError: if the two models are no pair, or there are fewer target frames than are to be drawn.
@@ -97,6 +104,7 @@ def measure(bench: GateBench, on_place: Progress | None = None) -> dict[str, Any
         "champion_miou": miou(champion.target.sum(axis=0)),
         "places": rows,
         "false_promotions": worst,
+        "equally_good": _equally_good(bench, champion, places[-1], space),
     }
 
 
@@ -146,11 +154,7 @@ def _judge(bench: GateBench, champion: _Place, place: _Place, space: LabelSpace)
         found: dict[str, list[str]] = {_FIRST: [], _SECOND_LOOK: []}
         for trial in range(bench.trials):
             rng = np.random.default_rng([bench.seed, count, trial])
-            order = rng.permutation(len(champion.target))
-            first = _decide(bench, champion, place, order[:count], space)
-            again = first
-            if first.verdict == "undecided" and 0 < first.frames_needed <= MOST_ASKED:
-                again = _decide(bench, champion, place, order[: count + first.frames_needed], space)
+            first, again = _looks(bench, champion, place, rng.permutation(len(champion.target)), count, space)
             found[_FIRST].append(first.verdict)
             found[_SECOND_LOOK].append(again.verdict)
             for check in again.checks:
@@ -169,6 +173,46 @@ def _judge(bench: GateBench, champion: _Place, place: _Place, space: LabelSpace)
         "verdicts": verdicts,
         "failed_checks": dict(sorted(reasons.items(), key=lambda item: -item[1])),
     }
+
+
+def _equally_good(
+    bench: GateBench, champion: _Place, challenger: _Place, space: LabelSpace
+) -> dict[str, dict[str, float]]:
+    """Shares of promotions by look and number of audit frames."""
+    aside = {"safety_margin": 100.0, "domain_margin": 100.0, "source_margin": 100.0, "source_safety_margin": 100.0}
+    open_to_all = bench.model_copy(update={"gate": bench.gate.model_copy(update={**aside, "collapse_share": 0.999})})
+    stretch = np.arange(len(champion.target)) * (1.0 / bench.rate) // bench.gate.stretch_s
+    shares: dict[str, dict[str, float]] = {_FIRST: {}, _SECOND_LOOK: {}}
+    trials = _EQUAL_TRIALS * bench.trials
+    for count in bench.audit_frames:
+        promoted = {_FIRST: 0, _SECOND_LOOK: 0}
+        for trial in range(trials):
+            rng = np.random.default_rng([bench.seed, count, trial, 1])
+            swapped = rng.random(int(stretch[-1]) + 1)[stretch.astype(np.int64)] < 0.5
+            one, two = champion.target.copy(), challenger.target.copy()
+            one[swapped], two[swapped] = challenger.target[swapped], champion.target[swapped]
+            pair = _Place(0.0, one, champion.source), _Place(1.0, two, champion.source)
+            looks = _looks(open_to_all, *pair, rng.permutation(len(stretch)), count, space)
+            for name, look in zip(promoted, looks, strict=True):
+                promoted[name] += look.verdict == "promote"
+        for name, number in promoted.items():
+            shares[name][str(count)] = number / trials
+    return shares
+
+
+def _looks(
+    bench: GateBench,
+    champion: _Place,
+    place: _Place,
+    order: NDArray[np.int64],
+    count: int,
+    space: LabelSpace,
+) -> tuple[Decision, Decision]:
+    """The decision on the first ``count`` frames, and the last one: with the frames that an undecided one asks for."""
+    first = _decide(bench, champion, place, order[:count], space)
+    if first.verdict != "undecided" or not 0 < first.frames_needed <= MOST_ASKED:
+        return first, first
+    return first, _decide(bench, champion, place, order[: count + first.frames_needed], space)
 
 
 def _decide(
@@ -200,7 +244,16 @@ def markdown(figures: Mapping[str, Any]) -> str:
             source = "–" if row["source_change"] is None else f"{row['source_change']:+.1f}"
             lines.append(f"| {row['gain']:+.2f} | {source} | {' | '.join(shares)} |")
         lines.append("")
-    return "\n".join(lines)
+    lines += [
+        "Promoted where both are equally good, by the evidence for a gain alone, percent of "
+        f"{_EQUAL_TRIALS * figures['settings']['trials']} draws:",
+        "",
+        f"| | {' | '.join(f'{count} audit frames' for count in counts)} |",
+        f"| --- | {' | '.join('---:' for _ in counts)} |",
+    ]
+    for look, shares in figures["equally_good"].items():
+        lines.append(f"| {look} | {' | '.join(f'{100 * shares[count]:.1f}' for count in counts)} |")
+    return "\n".join([*lines, ""])
 
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:

@@ -62,6 +62,8 @@ def test_the_operating_curve_promotes_gains_and_no_losses(pair, tmp_path):
     assert rows[0.0]["verdicts"]["first look"]["16"] == {"promote": 0.0, "refuse": 1.0, "undecided": 0.0}
     assert figures["false_promotions"] == {"first look": 0.0, "with the second look": 0.0}
     assert f"| {rows[1.0]['gain']:+.2f} | – |" in gate.markdown(figures)
+    equal = figures["equally_good"]
+    assert 0 <= equal["first look"]["16"] <= equal["with the second look"]["16"] <= 0.5
     gate.plot(figures, tmp_path / "gate.png")
     assert Image.open(tmp_path / "gate.png").size[0] > 500
     with pytest.raises(ConfigError, match="16 target frames are labelled: draw fewer than 32"):
