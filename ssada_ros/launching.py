@@ -6,7 +6,6 @@ Imported by the launch files only: ``launch`` and ``launch_ros`` come with a ROS
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
@@ -56,18 +55,13 @@ def describe_launch(
 def node_action(description: ProcessDescription, *, respawn: bool) -> Node:
     """Return the action that starts a described process."""
     again = respawn and not description.may_end
-    # Simulated time only where it is asked for here: an including launch file may have set it for all its nodes.
-    parameters: list[Any] = [{"use_sim_time": True}] if description.use_sim_time else []
-    if description.parameters_file is not None:
-        parameters.append(str(description.parameters_file))
-    if description.parameters:
-        parameters.append(dict(description.parameters))
+    files = (description.parameters_file, description.overrides_file())
     return Node(
         package="ssada_ros",
         executable=description.module.rpartition(".")[2],
         name=description.name,
         namespace=description.namespace or None,
-        parameters=parameters,
+        parameters=[str(path) for path in files if path is not None],
         remappings=list(description.remappings.items()),
         arguments=list(description.arguments),
         ros_arguments=["--log-level", description.log_level] if description.log_level else [],

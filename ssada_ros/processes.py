@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from ssada_core.errors import ConfigError
+from ssada_core.errors import ConfigError, SsadaError
 from ssada_core.resources import resource
 
 SEGMENTATION, ADAPTATION, CAMERA, FOXGLOVE = "segmentation_node", "adaptation_node", "camera_node", "foxglove_node"
@@ -64,19 +67,57 @@ class ProcessDescription:
         rules = {"__node": self.name, **({"__ns": self.namespace} if self.namespace else {}), **self.remappings}
         arguments = ["--ros-args", *(part for old, new in rules.items() for part in ("-r", f"{old}:={new}"))]
         if self.parameters_file is not None:
-            arguments += ["--params-file", str(self.parameters_file)]
-        if self.use_sim_time:
-            arguments += ["-p", "use_sim_time:=true"]
-        # JSON is YAML in which every string is quoted, so that a topic named "on" stays one.
-        arguments += [
-            part for name, value in self.parameters.items() for part in ("-p", f"{name}:={json.dumps(value)}")
-        ]
+            files = (self.parameters_file, self.overrides_file())
+            arguments += [part for path in files if path is not None for part in ("--params-file", str(path))]
+        else:
+            given = self.overrides().items()
+            arguments += [part for name, value in given for part in ("-p", f"{name}:={json.dumps(value)}")]
         return [*arguments, "--log-level", self.log_level] if self.log_level else arguments
+
+    def overrides(self) -> dict[str, object]:
+        """Return the parameters that are stronger than the file's; simulated time only where it is asked for here."""
+        return {**({"use_sim_time": True} if self.use_sim_time else {}), **self.parameters}
+
+    def overrides_file(self) -> Path | None:
+        """Write the overrides as a params file to be given last, and return it; None if there are none.
+
+        rcl keeps one entry for a node's key, where that key came first, and a later entry wins. What ``-p`` gives has
+        the key ``/**``: it would join a ``/**`` at the head of the user's file, and lose to all that follows it there.
+        So the key has more wildcards than that file, which matches the same node and comes last.
+
+        Raises:
+            SsadaError: if it cannot be written.
+        """
+        if not self.overrides():
+            return None
+        key = "/**" * (1 + _wildcards(self.parameters_file)) + f"/{self.name}"
+        # JSON is YAML in which every string is quoted, so that a topic named "on" stays one.
+        content = json.dumps({key: {"ros__parameters": self.overrides()}})
+        path = Path(_folder().name) / f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.yaml"
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)  # a cleaner of temporary files may have been here
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise SsadaError(f"{path}: parameters cannot be handed over ({error.strerror}): make room there") from error
+        return path
 
     def command(self) -> list[str]:
         """Return the command line with which this process, as the parent, starts it."""
         wrapper = [sys.executable, "-m", "ssada_ros.process_child", "--parent", str(os.getpid())]
         return [*wrapper, "--nice", str(self.nice), self.module, *self.arguments, *self.ros_arguments()]
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    """Of the files that are handed over; goes with the process."""
+    return TemporaryDirectory(prefix="ssada-")
+
+
+def _wildcards(path: Path | None) -> int:
+    try:
+        return path.read_bytes().count(b"/**") if path is not None else 0
+    except OSError:  # the node says what is wrong with its file
+        return 0
 
 
 def main_nodes(

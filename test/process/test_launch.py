@@ -96,6 +96,27 @@ def test_what_is_started_is_what_ssada_up_starts(tmp_path):
         assert node.node_name == f"/robot1/{description.name}"
 
 
+@pytest.mark.parametrize("name", ["vehicle.yaml", "leading.yaml"])
+def test_cameras_and_simulated_time_are_stronger_than_the_file(ros_domain, tmp_path, name):
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+    path = REPOSITORY / "config" / name
+    if name == "leading.yaml":
+        path = tmp_path / name
+        path.write_text('/**: {ros__parameters: {}}\n/**/segmentation_node: {ros__parameters: {cameras: ["late"]}}\n')
+    nodes, context = execute("ssada", params_file=str(path), use_sim_time="true", cameras="f=/front/on")
+    nodes[0]._perform_substitutions(context)
+    files = [str(file) for file, is_file in nodes[0]._Node__expanded_parameter_arguments if is_file]
+    given = [part for file in files for part in ("--params-file", file)]
+    rclpy.init(args=["--ros-args", "-r", "__node:=segmentation_node", *given])
+    try:
+        node = rclpy.create_node("any")
+        found = {key: value.value for key, value in node._parameter_overrides.items()}
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    assert (found["cameras"], found["camera_names"], found["use_sim_time"]) == (["/front/on"], ["f"], True)
+
+
 def test_a_node_that_ends_is_started_again_unless_its_parameters_are_wrong():
     nodes, context = execute("ssada")
     assert [node._ExecuteLocal__respawn for node in nodes] == [True, True]

@@ -129,8 +129,9 @@ def test_the_command_line_of_a_node():
     nodes = main_nodes(parameters_file=Path("/x/p.yaml"), namespace="/robot1", log_level="debug", use_sim_time=True)
     assert [node.module for node in nodes] == ["ssada_ros.segmentation_node", "ssada_ros.adaptation_node"]
     rules = ["-r", "__node:=segmentation_node", "-r", "__ns:=/robot1"]
-    rest = ["--params-file", "/x/p.yaml", "-p", "use_sim_time:=true", "--log-level", "debug"]
+    rest = ["--params-file", "/x/p.yaml", "--params-file", str(nodes[0].overrides_file()), "--log-level", "debug"]
     assert nodes[0].ros_arguments() == ["--ros-args", *rules, *rest]
+    assert main_nodes(use_sim_time=True)[0].ros_arguments()[-2:] == ["-p", "use_sim_time:=true"]
     renamed = ProcessDescription("front", "ssada_ros.camera_node", remappings={"camera/image": "/front"})
     assert renamed.ros_arguments()[-2:] == ["-r", "camera/image:=/front"]
     assert [node.essential for node in nodes] == [True, False]  # masks go on whatever becomes of the adaptation
@@ -205,6 +206,51 @@ def test_a_recording_is_played_to_its_end_by_the_last_process(tmp_path):
     for missing in ("", str(tmp_path / "none")):
         with pytest.raises(ConfigError, match="no such recording"):
             replay_nodes(missing)
+
+
+FILES = {
+    "of all nodes, then of one": """
+/**:
+  ros__parameters: {use_sim_time: false, cameras: ["early"]}
+/**/segmentation_node:
+  ros__parameters: {cameras: ["late"], camera_names: ["l"], use_sim_time: false, rate: 2.0}
+""",
+    "nested": """
+/**:
+  ros__parameters: {cameras: ["early"]}
+  segmentation_node:
+    ros__parameters: {cameras: ["late"], use_sim_time: false, rate: 2.0}
+""",
+    "by its full name": """
+/**:
+  ros__parameters: {rate: 2.0}
+/robot1/segmentation_node:
+  ros__parameters: {cameras: ["late"], use_sim_time: false}
+""",
+    "in a namespace of any depth": """
+/**/**/segmentation_node:
+  ros__parameters: {cameras: ["late"], use_sim_time: false, rate: 2.0}
+/robot1/*:
+  ros__parameters: {cameras: ["late"], use_sim_time: false}
+""",
+}
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("content", FILES.values(), ids=list(FILES))
+def test_what_is_asked_for_is_stronger_than_every_section_of_the_file(ros_domain, tmp_path, content):
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install '.[ros]'")
+    path = tmp_path / "vehicle.yaml"
+    path.write_text(content)
+    asked = main_nodes(parameters_file=path, namespace="/robot1", use_sim_time=True, cameras=["f=/front/on"])
+    rclpy.init(args=asked[0].ros_arguments())
+    try:
+        node = rclpy.create_node("any")
+        found = {name: given.value for name, given in node._parameter_overrides.items()}
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    assert found == {"cameras": ["/front/on"], "camera_names": ["f"], "use_sim_time": True, "rate": 2.0}
 
 
 @pytest.mark.ros
