@@ -86,12 +86,15 @@ class ProgressLog:
             self._file.flush()
 
     def recent_losses(self) -> dict[str, float]:
-        """The loss and its parts, each the mean over the last tenth of the iterations (100 at most)."""
+        """The loss and its parts, each the mean over the last tenth of the iterations (100 at most) that have it."""
         if not self._recent:
             return {}
         last = list(self._recent)[-max(1, self._recent[-1].iteration // 10) :]
-        names = [name for name in last[-1].figures if name.startswith("loss")]
-        return {name: sum(line.figures[name] for line in last) / len(last) for name in names}
+        found: dict[str, list[float]] = {}
+        for name, value in (item for line in last for item in line.figures.items()):
+            if name.startswith("loss"):  # one that sets in late is not in every line
+                found.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def sync(self) -> None:
         """Bring what was written to the disk."""

@@ -240,6 +240,14 @@ def test_a_gradient_that_is_not_finite_names_the_iteration_and_spares_the_checkp
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
 
 
+def test_a_loss_that_sets_in_at_the_very_end_is_the_mean_of_the_iterations_that_have_it(tmp_path: Path):
+    result = train(tmp_path, with_(unlabelled_start=0.95))
+    *before, last = figures(tmp_path)
+    assert "loss_unlabelled" not in before[-1], "of the last tenth, two iterations, only one has it"
+    assert result.losses["loss_unlabelled"] == last["loss_unlabelled"]
+    assert result.losses["loss"] == pytest.approx((before[-1]["loss"] + last["loss"]) / 2)
+
+
 def test_the_checkpoint_holds_weights_momentum_and_teacher_without_pickle(tmp_path: Path):
     train(tmp_path, with_(iterations=3, pseudo="teacher"))
     names = weights(tmp_path).keys()
