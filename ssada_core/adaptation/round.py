@@ -1,6 +1,6 @@
 """One round on disk: what the node writes for the worker, and what the worker leaves for the node.
 
-``RUN_DIR/round.yaml`` → ``progress.jsonl``, ``checkpoint/``, ``data.json``, ``challenger.json``,
+``RUN_DIR/round.yaml`` → ``progress.jsonl``, ``checkpoint.safetensors``, ``data.json``, ``challenger.json``,
 ``measurements.npz``, ``result.json`` → ``decision.json`` (ARCHITECTURE contract 5).
 """
 
@@ -20,6 +20,8 @@ from ssada_core.store.registry import RegistrySettings
 
 ROUND_FILE = "round.yaml"
 PROGRESS_FILE = "progress.jsonl"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""Weights and momentum of a round under way; a decided one needs it no more."""
 DATA_FILE = "data.json"
 CHALLENGER_FILE = "challenger.json"
 MEASUREMENTS_FILE = "measurements.npz"

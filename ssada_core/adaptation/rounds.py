@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ssada_core.adaptation.gate import Decision, GateSettings, Measurements, decide
 from ssada_core.adaptation.round import (
+    CHECKPOINT_FILE,
     DECISION_FILE,
     MEASUREMENTS_FILE,
     ROUND_FILE,
@@ -27,7 +29,7 @@ _NAME = re.compile(r"round-(\d{4,})")
 
 
 class Rounds:
-    """At most one round at a time; all of them stay on disk as a record."""
+    """At most one round at a time; all of them stay on disk as a record, without the weights of those decided."""
 
     def __init__(
         self, root: Path, *, restarts: int, log: Callable[[str], None], hung_after_s: float = HUNG_AFTER_S
@@ -37,6 +39,8 @@ class Rounds:
         self._hung_after_s = hung_after_s
         self._log = log
         self._worker: WorkerProcess | None = None
+        for folder in self._folders():  # killed between a decision and the end of close
+            _drop_checkpoint(folder)
 
     @property
     def run_dir(self) -> Path | None:
@@ -144,7 +148,9 @@ class Rounds:
             StoreError: if the disk refuses; after a restart the round is unfinished then.
         """
         self.stop()
-        write_json(self._newest() / DECISION_FILE, dict(decision))
+        newest = self._newest()
+        write_json(newest / DECISION_FILE, dict(decision))
+        _drop_checkpoint(newest)
 
     def failure(self) -> str:
         """Why the worker failed, in one line."""
@@ -161,3 +167,10 @@ class Rounds:
             return []
         found = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name) and (path / ROUND_FILE).exists()]
         return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def _drop_checkpoint(run_dir: Path) -> None:
+    """A decided round is never resumed, and its checkpoint is as large as three models: they would fill the disk."""
+    if (run_dir / DECISION_FILE).exists():
+        with contextlib.suppress(OSError):  # a disk that refuses: the next start tries again
+            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)

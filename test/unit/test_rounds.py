@@ -5,6 +5,7 @@ from adaptation_fixtures import measurements, round_spec
 
 from ssada_core.adaptation.gate import GateSettings
 from ssada_core.adaptation.round import (
+    CHECKPOINT_FILE,
     DECISION_FILE,
     MEASUREMENTS_FILE,
     RESULT_FILE,
@@ -17,6 +18,7 @@ from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.worker_process import last_json_line
 from ssada_core.errors import ConfigError, StoreError, WorkerError
 from ssada_core.labels import CAMVID
+from ssada_core.learning import checkpoint
 from ssada_core.store.files import write_json
 
 
@@ -44,6 +46,20 @@ def test_rounds_are_ordered_by_number_and_unfinished_until_decided(tmp_path, rou
     assert rounds.unfinished() is None
     assert rounds.decision() == {"verdict": "refuse"}
     assert not (root / "round-9999" / DECISION_FILE).exists()
+
+
+def test_a_decided_round_leaves_no_checkpoint_and_one_under_way_keeps_it(tmp_path, rounds):
+    assert CHECKPOINT_FILE == checkpoint.CHECKPOINT_FILE
+    old, new = (tmp_path / "rounds" / name for name in ("round-0001", "round-0002"))
+    for run_dir in (old, new):
+        write_round(run_dir, round_spec(tmp_path))
+        (run_dir / CHECKPOINT_FILE).write_bytes(b"weights")
+    write_json(old / DECISION_FILE, {"verdict": "refuse"})  # by an earlier release, or killed before its end
+    rounds = Rounds(tmp_path / "rounds", restarts=0, log=lambda _: None)
+    assert not (old / CHECKPOINT_FILE).exists()
+    assert (new / CHECKPOINT_FILE).exists()
+    rounds.close({"verdict": "promote"})
+    assert sorted(path.name for path in new.iterdir()) == [DECISION_FILE, ROUND_FILE]
 
 
 def test_a_round_starts_after_the_newest_and_only_once(tmp_path, rounds):
