@@ -12,13 +12,18 @@ from ssada_core.networks.settings import NetworkSettings
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.json.sig"
+DECISION_FILE = "decision.json"
+"""What the gate said; written after the model was sealed, and again with every verdict."""
+UNSEALED = frozenset({MANIFEST_FILE, SIGNATURE_FILE, DECISION_FILE})
+"""Files of a model directory that its manifest does not vouch for."""
 
 
 class ModelManifest(BaseModel):
     """``manifest.json`` of a model directory (schema: ``docs/schemas/manifest.schema.json``).
 
     A model directory holds ``weights.safetensors``, this file and, once deployed,
-    ``deploy/<backend>-<precision>/…``; ``files`` has the SHA-256 of every file but the manifest.
+    ``deploy/<backend>-<precision>/…``; ``files`` has the SHA-256 of every file but the manifest, its signature
+    and the gate's decision.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.files import fsync_directory, sha256_file, store_error, write_atomic
-from ssada_core.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, WEIGHTS_FILE, ModelManifest
+from ssada_core.store.manifest import MANIFEST_FILE, UNSEALED, WEIGHTS_FILE, ModelManifest
 
 if TYPE_CHECKING:
     import torch
@@ -60,13 +60,13 @@ def write_manifest(folder: Path, manifest: ModelManifest) -> None:
 
 
 def seal(folder: Path, manifest: ModelManifest) -> None:
-    """Write the manifest with the SHA-256 of every other file of the folder. A signature of the one before is void.
+    """Write the manifest with the SHA-256 of every file that makes the model. A signature of the one before is void.
 
     Raises:
         StoreError: if a file cannot be read, or the disk refuses.
     """
     names = sorted(str(path.relative_to(folder)) for path in _regular_files(folder))
-    hashes = {name: sha256_file(folder / name) for name in names if name not in (MANIFEST_FILE, SIGNATURE_FILE)}
+    hashes = {name: sha256_file(folder / name) for name in names if name not in UNSEALED}
     write_manifest(folder, manifest.model_copy(update={"files": hashes}))
 
 
@@ -80,20 +80,30 @@ def verify(folder: Path) -> ModelManifest:
     imported = manifest.network.architecture == ONNX_ARCHITECTURE  # its graph is all there is
     if WEIGHTS_FILE not in manifest.files and not imported:
         raise ModelError(f"{folder / MANIFEST_FILE} has no hash of {WEIGHTS_FILE}: build the model again")
-    for name in manifest.files:
+    for name in vouched(manifest):
         verify_file(folder, name, manifest)
     return manifest
 
 
+def vouched(manifest: ModelManifest) -> list[str]:
+    """The files that a manifest vouches for; those sealed by an earlier release also list the gate's decision."""
+    return [name for name in manifest.files if name not in UNSEALED]
+
+
 def verify_listed(folder: Path, manifest: ModelManifest, *, below: str) -> None:
-    """Check the files of one subfolder, or one file, that the manifest lists; a model under construction lists none.
+    """Check one file, or all of one subfolder, whether listed or there; a model under construction lists none.
 
     Raises:
-        ModelError: naming the first that is missing or differs.
+        ModelError: naming the first that is missing, differs, or is not listed by a manifest that lists others.
     """
     for name in manifest.files:
         if name == below or name.startswith(f"{below}/"):
             verify_file(folder, name, manifest)
+    path = folder / below
+    for found in [path, *path.rglob("*")] if manifest.files else []:
+        name = found.relative_to(folder).as_posix()
+        if not found.is_dir() and name not in manifest.files:
+            raise ModelError(f"{found} is not in the manifest: delete it, or run 'ssada export {folder}'")
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -127,12 +137,12 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def copy_files(source: Path, target: Path, manifest: ModelManifest) -> None:
-    """Copy the files that a manifest lists into a new folder.
+    """Copy the files that a manifest vouches for into a new folder.
 
     Raises:
         StoreError: if the disk refuses.
     """
-    for name in manifest.files:
+    for name in vouched(manifest):
         path = target / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

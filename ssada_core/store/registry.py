@@ -23,14 +23,13 @@ from ssada_core.settings import Settings, nearest
 from ssada_core.store import model_files, signature, version_folders
 from ssada_core.store.files import fsync_directory, make_directory, read_json, write_json
 from ssada_core.store.journal import Journal, replay, utc_now
-from ssada_core.store.manifest import ModelManifest
+from ssada_core.store.manifest import DECISION_FILE, ModelManifest
 
 if TYPE_CHECKING:
     import torch
 
 CURRENT_FILE = "current"
 DECISIONS_FILE = "decisions.jsonl"
-DECISION_FILE = "decision.json"
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +176,9 @@ class ModelRegistry:
 
         def build(folder: Path, version: str) -> None:
             model_files.copy_files(source, folder, manifest)
-            for name in manifest.files:  # what arrived is what was sent, also where the disk is not sound
+            for name in model_files.vouched(
+                manifest
+            ):  # what arrived is what was sent, also where the disk is not sound
                 model_files.verify_file(folder, name, manifest)
             parent = manifest.parent or manifest.version
             model_files.seal(folder, manifest.model_copy(update={"version": version, "parent": parent}))
@@ -211,7 +212,7 @@ class ModelRegistry:
             StoreError: if the disk refuses.
         """
         with version_folders.locked(self.root):
-            self._admit(version)
+            self._admit(version, sign=True)
             before = self._current()
             if decision is not None:
                 write_json(self.path(version) / DECISION_FILE, dict(decision))
@@ -249,11 +250,14 @@ class ModelRegistry:
             self._switch("rollback", version, earlier[:-1], {"reason": reason} if reason else None)
         return version
 
-    def _admit(self, version: str) -> None:
-        """Check everything that a version must have to become the current one; sign it, where this registry signs."""
+    def _admit(self, version: str, *, sign: bool = False) -> None:
+        """Check everything that a version must have to become the current one.
+
+        Where this registry signs, it signs what is promoted; what was promoted before must have kept its signature.
+        """
         folder = self.path(version)
         model_files.verify(folder)
-        if self.settings.signing_key:
+        if sign and self.settings.signing_key:
             signature.sign(folder, Path(self.settings.signing_key))
         if self.settings.trusted_key:
             signature.verify_signature(folder, Path(self.settings.trusted_key))

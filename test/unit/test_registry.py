@@ -15,6 +15,8 @@ import torch
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.labels import CAMVID
 from ssada_core.networks.settings import NetworkSettings
+from ssada_core.store import model_files
+from ssada_core.store.files import sha256_file
 from ssada_core.store.manifest import ModelManifest
 from ssada_core.store.registry import ModelRegistry, RegistrySettings
 
@@ -164,6 +166,23 @@ def test_a_decision_is_kept_beside_an_unchanged_manifest(tmp_path: Path) -> None
     assert (tmp_path / "v0001/manifest.json").read_bytes() == before
     assert registry.manifest("v0001").decision == {"verdict": "promote"}
     registry.verify("v0001")
+
+
+@pytest.mark.parametrize("sealed_by", ["now", "an earlier release"])
+def test_a_decision_after_an_export_damages_nothing(tmp_path: Path, sealed_by: str) -> None:
+    registry = registry_of(tmp_path, 2)
+    registry.promote("v0001")
+    registry.record("v0002", {"verdict": "wait_for_human"})
+    folder = registry.path("v0002")
+    found = model_files.read_manifest(folder)
+    model_files.seal(folder, found)  # as `ssada export` does
+    if sealed_by == "an earlier release":
+        digest = sha256_file(folder / "decision.json")
+        model_files.write_manifest(folder, found.model_copy(update={"files": {**found.files, "decision.json": digest}}))
+    registry.promote("v0002", {"verdict": "promote"})
+    assert registry.ensure_sound() == ("v0002", "")
+    other = registry_of(tmp_path / "other")
+    other.verify(other.adopt(folder))
 
 
 def test_a_torn_history_is_still_read_and_continued(tmp_path: Path) -> None:
