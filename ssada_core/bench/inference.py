@@ -27,6 +27,7 @@ from ssada_core.inference.export import deploy
 from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.targets import installed_targets
 from ssada_core.networks.cost import flops
+from ssada_core.store.model_files import seal
 
 Array = NDArray[np.uint8]
 SHOWN_FRAMES = 4
@@ -122,6 +123,7 @@ def _prepare(bench: InferenceBench, model: Path, frames_file: Path) -> Path:
     frames = [np.asarray(cv2.resize(samples.image(i), (width, height)), np.uint8) for i in range(len(samples))]
     # Accurate or not, it is measured here; the agreement stands beside the speed.
     deploy(model, targets=installed_targets(), frames=frames, quantisation=ANYTHING)
+    seal(model, read_manifest(model))
     np.save(frames_file, np.stack(frames[:: max(1, len(frames) // SHOWN_FRAMES)][:SHOWN_FRAMES]))
     return model
 

@@ -17,6 +17,7 @@ from ssada_core.replay.driver import LoadedModel
 from ssada_core.replay.figures import ModelFigures
 from ssada_core.store.files import sha256_file
 from ssada_core.store.manifest import WEIGHTS_FILE
+from ssada_core.store.model_files import seal
 from ssada_core.store.models import resolve_model
 
 DEPLOY_FOLDER = "deploy"
@@ -77,6 +78,7 @@ def deployed(
     log(f"deploying {model.reference} for this machine")
     shutil.copytree(model.folder, scratch)
     deploy_for(scratch, settings, frames)
+    seal(scratch, read_manifest(scratch))
     return scratch
 
 

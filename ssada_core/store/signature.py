@@ -15,6 +15,7 @@ from typing import Any
 from ssada_core.errors import ConfigError, ModelError, require
 from ssada_core.store.files import store_error, write_atomic
 from ssada_core.store.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from ssada_core.store.model_files import read_manifest
 
 _PURPOSE = "signing models"
 
@@ -67,7 +68,7 @@ def verify_signature(folder: Path, public: Path) -> None:
 
     Raises:
         ConfigError: if the key cannot be used.
-        ModelError: if the model is not signed, or not by this key.
+        ModelError: if the model is not signed, not by this key, or its manifest lists no file.
     """
     key = _public(public)
     path = folder / SIGNATURE_FILE
@@ -83,6 +84,8 @@ def verify_signature(folder: Path, public: Path) -> None:
         key.verify(signature, _manifest(folder))
     except _invalid() as error:
         raise ModelError(f"{folder} was not signed by {public}: do not use it, or name the key of its maker") from error
+    if not read_manifest(folder).files:
+        raise ModelError(f"{folder / MANIFEST_FILE} lists no file, so its signature holds for none: build it again")
 
 
 def _manifest(folder: Path) -> bytes:

@@ -19,10 +19,11 @@ from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.errors import EngineError
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.export import deploy
-from ssada_core.inference.load import load_engine
+from ssada_core.inference.load import load_engine, read_manifest
 from ssada_core.inference.quantise import QuantisationSettings, miou, split
 from ssada_core.inference.targets import INT8_TARGET, installed_targets, targets_for
 from ssada_core.networks.settings import NetworkSettings
+from ssada_core.store.model_files import seal
 from ssada_core.store.models import resolve_model
 
 SIZE = (96, 128)
@@ -125,6 +126,7 @@ def test_the_shipped_model_keeps_its_miou_in_int8(tmp_path: Path) -> None:
     frames = [seen.frame(index * 120, "day")[0] for index in range(24)]
     report = deploy(folder, targets=["onnx-fp32", INT8_TARGET, "onnx-int8"], frames=frames)
     assert report.refused == ()
+    seal(folder, read_manifest(folder))
     unseen = [SimulatedDrive(seed=200, size=(192, 320)).frame(index * 40, "day") for index in range(10)]
     truth = [label for _, label in unseen]
     found = {}

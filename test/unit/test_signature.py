@@ -11,7 +11,10 @@ from adaptation_fixtures import make_registry
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install '.[signature]'")
 
 from ssada_core.errors import ConfigError, ModelError
-from ssada_core.store.model_files import read_manifest, seal
+from ssada_core.inference.engine import EngineSettings
+from ssada_core.inference.export import deploy
+from ssada_core.inference.load import load_engine
+from ssada_core.store.model_files import read_manifest, seal, write_manifest
 from ssada_core.store.registry import ModelRegistry, RegistrySettings
 from ssada_core.store.signature import create_keys, sign, verify_signature
 
@@ -82,6 +85,46 @@ def test_a_registry_that_trusts_one_key_promotes_nothing_else(tmp_path: Path, ke
     signing.promote("v0003")
     verify_signature(signing.path("v0003"), public)
     assert signing.rollback() == "v0002"
+
+
+def test_going_back_signs_nothing(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    make_registry(tmp_path / "registry", versions=2)
+    settings = RegistrySettings(signing_key=str(private), trusted_key=str(public))
+    registry = ModelRegistry(tmp_path / "registry", settings)
+    for version in ("v0001", "v0002"):
+        registry.promote(version)
+    folder = registry.path("v0001")
+    weights = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(weights + b" ")
+    seal(folder, read_manifest(folder))  # somebody with the disk, without the key
+    with pytest.raises(ModelError, match="was not signed by"):
+        registry.rollback()
+    (registry.path("v0002") / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="differs"):
+        registry.ensure_sound()
+    with pytest.raises(ModelError, match="was not signed by"):
+        verify_signature(folder, public)
+
+
+def test_a_signature_holds_for_no_file_that_the_manifest_does_not_list(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    folder = make_registry(tmp_path / "registry").path("v0001")
+    deploy(folder, targets=["onnx-fp32"])
+    sign(folder, private)
+    onnx = EngineSettings(backend="onnxruntime", threads=1)
+    verify_signature(folder, public)
+    with pytest.raises(ModelError, match=r"graph\.json is not in the manifest: delete it, or run 'ssada export"):
+        load_engine(folder, onnx)  # put there after it was signed
+    seal(folder, read_manifest(folder))
+    load_engine(folder, onnx).close()
+    (folder / "deploy/onnx-fp32/model.onnx.data").write_bytes(b"weights of another model")
+    with pytest.raises(ModelError, match=r"model\.onnx\.data is not in the manifest"):
+        load_engine(folder, onnx)
+    write_manifest(folder, read_manifest(folder).model_copy(update={"files": {}}))
+    sign(folder, private)
+    with pytest.raises(ModelError, match="lists no file, so its signature holds for none"):
+        verify_signature(folder, public)
 
 
 def test_the_node_runs_no_model_without_the_signature(tmp_path: Path, keys: tuple[Path, Path]) -> None:
