@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState
 
-from ssada_core.errors import ConfigError, require
+from ssada_core.errors import SsadaError, require
 from ssada_ros.foxglove_settings import FoxgloveSettings
 from ssada_ros.foxglove_topics import FoxgloveTopics
 from ssada_ros.lifecycle import ManagedNode, run_node
@@ -86,7 +86,8 @@ class FoxgloveNode(ManagedNode):
             )
         except (RuntimeError, OSError, ValueError) as error:
             where = f"{settings.host}:{settings.port}"
-            raise ConfigError(f"cannot listen on {where} ({error}): set the parameters host and port") from error
+            # No wrong parameter, as far as anybody can tell: a port that is taken may be free at the next start.
+            raise SsadaError(f"cannot listen on {where} ({error}): set the parameters host and port") from error
 
 
 class _Listener:

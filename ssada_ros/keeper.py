@@ -3,7 +3,8 @@
 A node has no end of its own, so whatever ended one (a crash, the kernel's out-of-memory killer, a stray signal), it
 is started again. The first restart comes at once, because a vehicle without masks is the worst that can happen; a
 process that keeps ending waits longer each time. An essential process that cannot be kept running stops everything,
-so that whoever watches from outside (systemd) sees it; any other is tried for ever, and the masks go on.
+so that whoever watches from outside (systemd) sees it; any other is tried for ever, or switched off where its parameters
+are wrong, and the masks go on.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ class RestartPolicy:
 
 @dataclass
 class _Life:
-    """What is known of one process: when it was started, and how often in a row it ended young."""
+    """What is known of one process: when it was started, how often in a row it ended young, whether it is given up."""
 
     started: float
     failures: int = 0
     was_stable: bool = False
     due: float | None = None
+    off: bool = False
 
 
 class Keeper:
@@ -85,7 +87,7 @@ class Keeper:
         """Watch until a process that may end has done so; returns its name.
 
         Raises:
-            ConfigError: if a process refuses its parameters at the start.
+            ConfigError: if an essential process refuses its parameters at the start.
             SsadaError: if a process is given up.
         """
         while True:
@@ -101,11 +103,13 @@ class Keeper:
             now: seconds on a steady clock.
 
         Raises:
-            ConfigError: if a process refuses its parameters at the start.
+            ConfigError: if an essential process refuses its parameters at the start.
             SsadaError: if a process is given up.
         """
         for name, status in self._supervisor.poll().items():
             life = self._lives[name]
+            if life.off:
+                continue
             if life.due is not None:
                 self._start_when_due(name, life, now)
             elif status is None:
@@ -124,11 +128,15 @@ class Keeper:
         self._note_stable(life, now)
         ended = f"{name} {describe_end(status)}{self._last_words(name)}"
         # Later the same status can come of a disk that has gone: then it is worth trying again.
+        allowed, essential = self._policy.restarts, self._descriptions[name].essential
         if status == EXIT_WRONG_USE and not life.was_stable:
-            raise ConfigError(ended)
+            if essential or not allowed:
+                raise ConfigError(ended)
+            life.off = True
+            self._tell(f"{ended}; switched off, the others go on")
+            return
         life.failures += 1
-        allowed = self._policy.restarts
-        if not allowed or (life.failures > allowed and self._descriptions[name].essential):
+        if not allowed or (life.failures > allowed and essential):
             tried = f" after {allowed} restarts in a row" if allowed else ""
             raise SsadaError(f"{ended}; given up{tried}")
         pause = self._policy.pause(life.failures)

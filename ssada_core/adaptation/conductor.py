@@ -17,7 +17,7 @@ from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.round import RoundSpec
 from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.settings import AdaptationSettings
-from ssada_core.errors import ConfigError, StoreError
+from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import make_directory, read_json, write_json
 from ssada_core.store.registry import ModelRegistry
@@ -46,7 +46,6 @@ class Conductor:
 
         Raises:
             StoreError: if the folder of the rounds cannot be used.
-            ConfigError: if the newest round was written by another release.
         """
         self._settings = settings
         self._registry = registry
@@ -56,8 +55,7 @@ class Conductor:
         self.rounds = Rounds(
             self._root, restarts=settings.worker_restarts, hung_after_s=settings.worker_hung_after_s, log=log
         )
-        newest = self.rounds.spec()
-        self.labels_used = newest.labels if newest is not None else 0
+        self.labels_used = self.rounds.labels()  # a decided round of another release is a record, and no obstacle
         self.outcome: Outcome = "none"
         self.decision = self.rounds.decision()
         self.failure = str(self.decision.get("words", "")) if self.decision.get("verdict") == FAILED else ""
@@ -69,8 +67,7 @@ class Conductor:
         """The state to go on from.
 
         Raises:
-            StoreError: if what was stored cannot be read.
-            ConfigError: if it is something else.
+            StoreError: if what was stored cannot be read, or is something else.
         """
         values = self._stored()
         stored = CycleState.restored(values)
@@ -104,7 +101,7 @@ class Conductor:
         path = self._root / STATE_FILE
         values = read_json(path) if path.exists() else CycleState().to_dict()
         if not isinstance(values, dict):
-            raise ConfigError(f"{path} is no stored cycle state: delete it to start with 'collecting'")
+            raise StoreError(f"{path} is no stored cycle state: delete it to start with 'collecting'")
         self._remembered = CycleState.restored(values)
         return values
 
@@ -245,7 +242,7 @@ class Conductor:
         path = self._root / CASES_FILE
         values = read_json(path) if path.exists() else {}
         if not isinstance(values, dict):
-            raise ConfigError(f"{path} does not list regression cases: delete it, and today's models set the bars")
+            raise StoreError(f"{path} does not list regression cases: delete it, and today's models set the bars")
         return {str(case): float(value) for case, value in values.items()}
 
     def _raise_bars(self) -> None:

@@ -31,7 +31,7 @@ from ssada_core.adaptation.actions import (
     StartShadow,
     StopRound,
 )
-from ssada_core.errors import ConfigError
+from ssada_core.errors import StoreError
 from ssada_core.settings import Settings
 
 Phase = Literal["collecting", "training", "suspended", "judging", "shadowing", "waiting"]
@@ -139,11 +139,11 @@ class CycleState:
         """After a restart of the node: times are forgotten (another clock), a verdict under way is asked again.
 
         Raises:
-            ConfigError: if ``values`` is not what :meth:`to_dict` gave.
+            StoreError: if ``values`` is not what :meth:`to_dict` gave.
         """
         phase = values.get("phase")
         if phase not in PHASES:
-            raise ConfigError(f"stored cycle state has phase {phase!r}: delete the file to start with 'collecting'")
+            raise StoreError(f"stored cycle state has phase {phase!r}: delete the file to start with 'collecting'")
         return cls(phase="training" if phase == "judging" else phase, failures=int(values.get("failures", 0)))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssada_core.adaptation.components import MIN_FRAMES, Component, Vectors
 from ssada_core.data.samples import Array
-from ssada_core.errors import ConfigError
+from ssada_core.errors import StoreError
 from ssada_core.store.files import read_json, write_json
 
 DOMAINS_FILE = "domains.json"
@@ -50,13 +50,12 @@ class DomainBook:
         """Read the file, if there is one.
 
         Raises:
-            StoreError: if it cannot be read.
-            ConfigError: if it is something else.
+            StoreError: if it cannot be read, or is something else.
         """
         self._path = path
         values = read_json(path) if path.exists() else {}
         if not isinstance(values, dict) or not all(_are_pictures(rows) for rows in values.values()):
-            raise ConfigError(f"{path} does not list roads: delete it, and they are met anew")
+            raise StoreError(f"{path} does not list roads: delete it, and they are met anew")
         self._pictures: dict[str, list[list[float]]] = values
 
     def names(self) -> list[str]:

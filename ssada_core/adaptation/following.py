@@ -19,7 +19,7 @@ from ssada_core.adaptation.scorer import Live, PoolScorer
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Samples, spread
-from ssada_core.errors import ConfigError, DataError, ModelError, StoreError
+from ssada_core.errors import DataError, ModelError, StoreError
 from ssada_core.store.files import make_directory
 from ssada_core.store.manifest import WEIGHTS_FILE
 from ssada_core.store.pool import FramePool
@@ -80,7 +80,7 @@ class RoadFollower:
     def _open_book(self) -> DomainBook | None:
         try:
             return DomainBook(self._folder / DOMAINS_FILE)
-        except (StoreError, ConfigError) as error:
+        except StoreError as error:
             # Met anew, the roads would get names that frames of other roads in the pool have already.
             self.guard.switch_off(str(error))
             return None

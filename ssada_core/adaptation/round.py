@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ssada_core.errors import WorkerError
+from ssada_core.errors import ConfigError, WorkerError
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.learning.settings import RoundTrainingSettings
 from ssada_core.settings import Settings, parse_settings
@@ -87,15 +87,17 @@ def read_round(run_dir: Path) -> RoundSpec:
     """Read ``round.yaml``.
 
     Raises:
-        WorkerError: if there is none.
-        ConfigError: if a key is wrong, with the nearest right one.
+        WorkerError: if there is none, or a key is wrong (another release wrote it), with the nearest right one.
     """
     path = run_dir / ROUND_FILE
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise WorkerError(f"{path}: cannot be read ({error}): give a folder with a {ROUND_FILE}") from error
-    return parse_settings(RoundSpec, values if isinstance(values, dict) else {}, source=str(path))
+    try:
+        return parse_settings(RoundSpec, values if isinstance(values, dict) else {}, source=str(path))
+    except ConfigError as error:  # it is stored, no parameter of the process that reads it
+        raise WorkerError(str(error)) from error
 
 
 def read_result(run_dir: Path) -> RoundResult:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ssada_core.adaptation.gate import Decision, GateSettings, Measurements, decide
 from ssada_core.adaptation.round import (
     CHECKPOINT_FILE,
@@ -52,11 +54,21 @@ class Rounds:
         """What the newest round was asked to do, or None before the first.
 
         Raises:
-            WorkerError: if it cannot be read.
-            ConfigError: if it is of another release.
+            WorkerError: if it cannot be read, or is of another release.
         """
         newest = self.run_dir
         return read_round(newest) if newest is not None else None
+
+    def labels(self) -> int:
+        """Labels that the newest round was started with, whichever release wrote it; 0 where nothing says so."""
+        newest = self.run_dir
+        try:
+            values = yaml.safe_load((newest / ROUND_FILE).read_bytes()) if newest is not None else None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            self._log(f"{newest}: {ROUND_FILE} cannot be read ({error}): all labels count as new")
+            return 0
+        found = values.get("labels") if isinstance(values, dict) else None
+        return found if isinstance(found, int) else 0
 
     def decision(self) -> dict[str, Any]:
         """What was decided on the newest round; empty while it is unfinished, and before the first.

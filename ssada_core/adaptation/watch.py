@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.pair_watch import Alarm, PairWatch, Seen
-from ssada_core.errors import ConfigError
+from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.settings import Settings
 from ssada_core.store.files import read_json, write_json
@@ -63,8 +63,7 @@ class Watch:
         """The watch over ``version`` that an earlier process began; None if there is none.
 
         Raises:
-            StoreError: if its file cannot be read.
-            ConfigError: if it is something else.
+            StoreError: if its file cannot be read, or is something else.
         """
         values = stored(folder)
         if values.get("version") != version or values["seen"] >= settings.frames:
@@ -119,13 +118,12 @@ def stored(folder: Path) -> dict[str, Any]:
     """What :class:`Watch` left in a folder; empty before the first.
 
     Raises:
-        StoreError: if it cannot be read.
-        ConfigError: if it is something else.
+        StoreError: if it cannot be read, or is something else.
     """
     path = folder / WATCH_FILE
     values = read_json(path) if path.exists() else {}
     kinds = {"version": str, "before": str, "seen": int}
     whole = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())
     if not whole and values != {}:
-        raise ConfigError(f"{path} is no stored watch: delete it, and nothing is watched")
+        raise StoreError(f"{path} is no stored watch: delete it, and nothing is watched")
     return values

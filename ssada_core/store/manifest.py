@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssada_core.errors import ConfigError, ModelError
 from ssada_core.labels import LabelSpace
 from ssada_core.networks.settings import NetworkSettings
 
@@ -40,5 +41,12 @@ class ModelManifest(BaseModel):
     files: dict[str, str] = Field(default_factory=dict, description="Relative path → SHA-256.")
 
     def labels(self) -> LabelSpace:
-        """The label space as an object."""
-        return LabelSpace.from_dict(self.label_space, source=f"manifest of {self.version}")
+        """The label space as an object.
+
+        Raises:
+            ModelError: if it is malformed, or of another release.
+        """
+        try:
+            return LabelSpace.from_dict(self.label_space, source=f"manifest of {self.version}")
+        except ConfigError as error:  # it is stored, no parameter of the process that reads it
+            raise ModelError(str(error)) from error

@@ -136,6 +136,15 @@ def test_one_line_and_the_right_status(run, tmp_path, registry, node, parameters
     assert "Traceback" not in said
 
 
+def test_stored_files_of_another_release_are_no_wrong_parameters(run, registry, tmp_path):
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "rounds" / "cycle.json").write_text('{"phase": "dreaming"}')
+    process = run("adaptation_node", **adaptation(registry, tmp_path))
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == FAILED, said
+    assert "stored cycle state has phase 'dreaming'" in complaints(said)[0]
+
+
 def test_a_bag_without_the_topic_says_which_it_has(run, bag):
     process = run("camera_node", source=f"bag:{bag}", topic="/front/image")
     said, _ = process.communicate(timeout=240)

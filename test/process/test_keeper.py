@@ -121,11 +121,23 @@ def test_a_stable_stretch_forgives_earlier_ends(stage):
 
 
 def test_wrong_parameters_are_never_tried_again_at_the_start(stage):
-    supervisor, keeper, said = stage(plain("misused", essential=False))
+    supervisor, keeper, said = stage(plain("misused"))
     wait_for_end(supervisor, "misused")
     with pytest.raises(ConfigError, match="misused ended with status 2: model 'x': no such model"):
         keeper.step(time.monotonic())
     assert said == []
+
+
+def test_wrong_parameters_of_what_is_not_essential_switch_it_off_and_the_rest_goes_on(stage):
+    supervisor, keeper, said = stage(plain("steady"), plain("misused", essential=False))
+    steady, misused = supervisor.pid("steady"), supervisor.pid("misused")
+    wait_for_end(supervisor, "misused")
+    now = time.monotonic()
+    for later in (0.0, 1.0, 100.0):
+        assert keeper.step(now + later) is None
+    assert said == ["misused ended with status 2: model 'x': no such model; switched off, the others go on"]
+    assert (supervisor.pid("steady"), supervisor.pid("misused")) == (steady, misused)
+    assert supervisor.poll() == {"steady": None, "misused": 2}
 
 
 def test_no_restarts_stop_at_the_first_end(stage):

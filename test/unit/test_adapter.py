@@ -23,7 +23,14 @@ from ssada_core.adaptation.adapter import Adapter
 from ssada_core.adaptation.conductor import STATE_FILE
 from ssada_core.adaptation.cycle import CycleState
 from ssada_core.adaptation.gate import GateSettings
-from ssada_core.adaptation.round import DECISION_FILE, MEASUREMENTS_FILE, RESULT_FILE, RoundResult, write_round
+from ssada_core.adaptation.round import (
+    DECISION_FILE,
+    MEASUREMENTS_FILE,
+    RESULT_FILE,
+    ROUND_FILE,
+    RoundResult,
+    write_round,
+)
 from ssada_core.errors import ModelError, StoreError
 from ssada_core.store.files import read_json, write_json
 from ssada_core.store.manifest import WEIGHTS_FILE
@@ -145,6 +152,27 @@ def test_an_unfinished_round_goes_on_whatever_the_phase_file_says(vehicle):
     assert adapter.status()["decision"]["verdict"] == "promote"
     assert adapter.registry.manifest("v0002").decision["champion"] == "v0001"
     assert read_json(vehicle.root / "rounds" / STATE_FILE)["phase"] == "collecting"
+
+
+def add_a_foreign_key(run_dir):
+    path = run_dir / ROUND_FILE
+    path.write_text(path.read_text() + "key_of_another_release: 3\n")
+
+
+def test_a_decided_round_of_another_release_is_no_obstacle(vehicle):
+    vehicle.decided_round("refuse", "collecting")
+    add_a_foreign_key(vehicle.root / "rounds" / "round-0001")
+    adapter = vehicle.start()
+    assert vehicle.step()["phase"] == "collecting"
+    assert adapter._conductor.labels_used == 6
+
+
+def test_an_unfinished_round_of_another_release_fails_alone(vehicle):
+    add_a_foreign_key(vehicle.finished_round())
+    vehicle.start()
+    status = vehicle.step()
+    assert "unknown key 'key_of_another_release'" in status["failure"]
+    assert (status["phase"], vehicle.adapter.status()["decision"]["verdict"]) == ("collecting", "failed")
 
 
 @pytest.mark.parametrize("phase", ["training", "judging"])

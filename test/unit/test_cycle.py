@@ -27,7 +27,7 @@ from ssada_core.adaptation.cycle import (
     obstacle,
     questions,
 )
-from ssada_core.errors import ConfigError
+from ssada_core.errors import StoreError
 
 SETTINGS = CycleSettings(
     budget=12,
@@ -196,7 +196,7 @@ def test_a_stored_state_survives_a_restart_and_judges_again():
     after, actions = advance(state, Facts(now_s=1.0, training="finished"), SETTINGS)
     assert (after.phase, actions) == ("judging", [Judge()])
     assert CycleState.restored(AT["waiting"].to_dict()).phase == "waiting"
-    with pytest.raises(ConfigError, match="phase 'asleep'"):
+    with pytest.raises(StoreError, match="phase 'asleep'"):
         CycleState.restored({"phase": "asleep"})
 
 

@@ -12,7 +12,7 @@ from ssada_core.adaptation.components import Component, Reference, describe
 from ssada_core.adaptation.domains import DomainBook, picture
 from ssada_core.adaptation.drift import DriftSettings, DriftTracker, Frame
 from ssada_core.data.simulated_drive import SimulatedDrive
-from ssada_core.errors import ConfigError, ModelError
+from ssada_core.errors import ModelError, StoreError
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine
 from ssada_core.store.models import resolve_model
@@ -150,7 +150,7 @@ def test_the_book_knows_a_road_by_its_pictures(tmp_path: Path):
         book.add("source", pictures["day"])
     assert len(book.to_dict()["source"]) <= 120
     (tmp_path / "domains.json").write_text('{"source": 3}')
-    with pytest.raises(ConfigError, match="does not list roads"):
+    with pytest.raises(StoreError, match="does not list roads"):
         DomainBook(tmp_path / "domains.json")
 
 

@@ -75,3 +75,10 @@ def test_a_malformed_list_is_named(shipped: Path) -> None:
     (shipped / "manifest.yaml").write_text(yaml.safe_dump({"tiny": {"path": "tiny", "sha": "1"}}))
     with pytest.raises(ConfigError, match=r"manifest\.yaml: tiny"):
         resolve_model("tiny")
+
+
+def test_a_label_space_that_nobody_knows_is_the_models_fault():
+    strange = {**CAMVID.to_dict(), "key_of_another_release": 3}
+    manifest = ModelManifest(version="v0001", created="", network=NetworkSettings(), label_space=strange)
+    with pytest.raises(ModelError, match="manifest of v0001: unknown key 'key_of_another_release'"):
+        manifest.labels()

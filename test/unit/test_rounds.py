@@ -16,7 +16,7 @@ from ssada_core.adaptation.round import (
 )
 from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.worker_process import last_json_line
-from ssada_core.errors import ConfigError, StoreError, WorkerError
+from ssada_core.errors import StoreError, WorkerError
 from ssada_core.labels import CAMVID
 from ssada_core.learning import checkpoint
 from ssada_core.store.files import write_json
@@ -100,10 +100,10 @@ def test_a_spec_survives_its_file_and_wrong_keys_are_named(tmp_path):
     assert read_round(tmp_path / "run") == spec
     path = tmp_path / "run" / ROUND_FILE
     path.write_text(path.read_text().replace("champion:", "champoin:"))
-    with pytest.raises(ConfigError, match="champion"):
+    with pytest.raises(WorkerError, match="champion"):
         read_round(tmp_path / "run")
     path.write_text("- a list")
-    with pytest.raises(ConfigError, match=r"round\.yaml"):
+    with pytest.raises(WorkerError, match=r"round\.yaml"):
         read_round(tmp_path / "run")
     with pytest.raises(WorkerError, match=r"give a folder with a round\.yaml"):
         read_round(tmp_path)
