@@ -3,8 +3,8 @@
 A node has no end of its own, so whatever ended one (a crash, the kernel's out-of-memory killer, a stray signal), it
 is started again. The first restart comes at once, because a vehicle without masks is the worst that can happen; a
 process that keeps ending waits longer each time. An essential process that cannot be kept running stops everything,
-so that whoever watches from outside (systemd) sees it; any other is tried for ever, or switched off where its parameters
-are wrong, and the masks go on.
+so that whoever watches from outside (systemd) sees it; any other is tried for ever, or switched off where its
+parameters are wrong, and the masks go on.
 """
 
 from __future__ import annotations

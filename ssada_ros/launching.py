@@ -5,16 +5,25 @@ Imported by the launch files only: ``launch`` and ``launch_ros`` come with a ROS
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
-from launch.events.process import ProcessExited
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from ssada_core.errors import ConfigError
-from ssada_ros.keeper import EXIT_WRONG_USE, describe_end
+from ssada_ros.keeper import EXIT_WRONG_USE, RestartPolicy, describe_end
 from ssada_ros.processes import DDS_VARIABLES, ProcessDescription, environment
 
 RESPAWN_DELAY_S = 1.0
@@ -71,15 +80,35 @@ def node_action(description: ProcessDescription, *, respawn: bool) -> Node:
         respawn_delay=RESPAWN_DELAY_S,
         sigterm_timeout=STOP_S,
         sigkill_timeout=STOP_S,
-        on_exit=_on_wrong_use if again else Shutdown(reason=f"{description.name} ended"),
+        on_exit=OnEnd(essential=description.essential) if again else Shutdown(reason=f"{description.name} ended"),
     )
 
 
-def _on_wrong_use(event: ProcessExited, _context: LaunchContext) -> Shutdown | None:
-    # Parameters that are wrong are wrong again after a restart.
-    if event.returncode != EXIT_WRONG_USE:
-        return None
-    return Shutdown(reason=f"{event.process_name} {describe_end(event.returncode)}: see its last line")
+class OnEnd:
+    """What follows the end of one process that is started again: nothing, unless its parameters are wrong.
+
+    Those are wrong again after a restart: what is essential stops everything, any other process is switched off. After
+    a stretch of running the same status can come of a disk that has gone, and the process is started again.
+    """
+
+    def __init__(self, *, essential: bool) -> None:
+        self._essential = essential
+        self._started = time.monotonic()
+        self._was_stable = False
+
+    def __call__(self, event: ProcessExited, _context: LaunchContext) -> list[Action]:
+        """Return what launch is to do."""
+        now = time.monotonic()
+        self._was_stable = self._was_stable or now - self._started >= RestartPolicy.stable_s
+        self._started = now + RESPAWN_DELAY_S
+        if event.returncode != EXIT_WRONG_USE or self._was_stable:
+            return []
+        words = f"{event.process_name} {describe_end(event.returncode)}: see its last line"
+        if self._essential:
+            return [Shutdown(reason=words)]
+        # Shut down while it waits for its restart, it is not started again.
+        switch_off = ShutdownProcess(process_matcher=matches_action(event.action))
+        return [LogInfo(msg=f"{words}; switched off, the others go on"), EmitEvent(event=switch_off)]
 
 
 def truth(name: str, text: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import runpy
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,22 @@ import yaml
 pytest.importorskip("launch.actions", reason="launch comes with a ROS 2 installation, not from PyPI")
 pytest.importorskip("launch_ros.actions", reason="launch_ros comes with a ROS 2 installation, not from PyPI")
 
-from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch import LaunchContext, LaunchDescription, LaunchService
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnShutdown
 from launch.events.process import ProcessExited
 
 from ssada_core.errors import ConfigError
-from ssada_ros.launching import RESPAWN_DELAY_S, _on_wrong_use, listed, truth
+from ssada_ros.keeper import RestartPolicy
+from ssada_ros.launching import RESPAWN_DELAY_S, OnEnd, listed, truth
 from ssada_ros.processes import main_nodes, replay_nodes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,19 +129,58 @@ def test_cameras_and_simulated_time_are_stronger_than_the_file(ros_domain, tmp_p
     assert (found["cameras"], found["camera_names"], found["use_sim_time"]) == (["/front/on"], ["f"], True)
 
 
-def test_a_node_that_ends_is_started_again_unless_its_parameters_are_wrong():
-    nodes, context = execute("ssada")
+def test_a_node_that_ends_is_started_again():
+    nodes, _ = execute("ssada")
     assert [node._ExecuteLocal__respawn for node in nodes] == [True, True]
     assert nodes[0]._ExecuteLocal__respawn_delay == RESPAWN_DELAY_S
+    assert [node._ExecuteLocal__on_exit._essential for node in nodes] == [True, False]
 
-    def ended(status):
-        return ProcessExited(
-            action=nodes[0], name="segmentation_node-1", cmd=[], cwd=None, env=None, pid=1, returncode=status
-        )
 
-    assert _on_wrong_use(ended(-9), context) is None
-    assert _on_wrong_use(ended(1), context) is None
-    assert isinstance(_on_wrong_use(ended(2), context), Shutdown)
+def run_launch(folder, *, essential, status=2, seconds=2.0):
+    """A process that always ends with ``status`` and one that stays, under the real launch: starts, and who stopped it.
+
+    Returns:
+        How often the first was started, and whether its end stopped everything.
+    """
+    starts, ended = folder / "starts", []
+    program = f"import sys; open({str(starts)!r}, 'a').write('x'); sys.exit({status})"
+    misused = ExecuteProcess(
+        cmd=[sys.executable, "-c", program],
+        respawn=True,
+        respawn_delay=0.5,
+        on_exit=OnEnd(essential=essential),
+    )
+    steady = ExecuteProcess(cmd=[sys.executable, "-c", "import time; time.sleep(60)"])
+    enough = TimerAction(period=seconds, actions=[Shutdown(reason="enough")])
+    reason = RegisterEventHandler(OnShutdown(on_shutdown=lambda event, _: ended.append(event.reason)))
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([reason, steady, misused, enough]))
+    service.run()
+    return len(starts.read_text()), ended != ["enough"]
+
+
+def test_wrong_parameters_of_what_is_essential_stop_everything(tmp_path):
+    assert run_launch(tmp_path, essential=True, seconds=30.0) == (1, True)
+
+
+def test_wrong_parameters_of_any_other_switch_it_off_and_the_rest_goes_on(tmp_path):
+    assert run_launch(tmp_path, essential=False) == (1, False)
+
+
+def test_any_other_end_is_followed_by_another_start(tmp_path):
+    starts, stopped = run_launch(tmp_path, essential=True, status=1)
+    assert starts > 1
+    assert not stopped
+
+
+def test_after_a_stable_stretch_status_2_is_worth_another_start(monkeypatch):
+    nodes, context = execute("ssada")
+    on_end = OnEnd(essential=True)
+    event = ProcessExited(action=nodes[0], name="n-1", cmd=[], cwd=None, env=None, pid=1, returncode=2)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + RestartPolicy.stable_s + 1.0)
+    assert on_end(event, context) == []
+    assert on_end(event, context) == []
 
 
 def test_without_restarts_the_first_end_stops_everything():
