@@ -166,6 +166,42 @@ def test_the_draft_is_there_after_a_reload_and_after_the_server_was_killed(pool_
     assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
 
 
+def test_what_a_label_left_open_stays_open_in_the_draft_of_its_correction(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    partial = expected.prediction.copy()
+    partial[: SIZE[0] // 2] = 3
+    partial[SIZE[0] // 2 :] = 255
+    with open_pool(pool_root) as pool:
+        pool.accept_label(first, partial, "Bob")
+    expected.label = partial.copy()
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        page.click("#tabs button:has-text('Labelled')")
+        person.open(first)
+        figures = "#figures:has-text('50 % by you · 50 % left unlabelled')"
+        page.wait_for_selector(figures)
+        person.press("9")
+        person.click(60, 30)
+        person.press("z")
+        person.saved()
+        page.reload()
+        person.toast("Your draft is back")
+        person.wait_for(first)
+        page.wait_for_selector(figures)
+        person.press("9")
+        person.click(60, 30)
+        expected.paint(expected.patch(60, 30), 8)
+        person.saved()
+        page.reload()
+        person.wait_for(first)
+        person.press("Control+Enter")
+        person.toast("Label stored")
+        person.watched.assert_clean()
+    assert differing(expected.label, stored(pool_root, first)[1]) == 0
+
+
 def test_the_keyboard_alone_is_enough(pool_root, watched_page):
     first, second, third = fill_pool(pool_root)
     expected = Expected(pool_root, first)

@@ -115,9 +115,9 @@ export class Mask {
     this.onchange([0, 0, this.width, this.height]);
   }
 
-  /** Take over a finished label: what it says counts as touched. */
+  /** Take over a finished label: what it says counts as touched, and so does what it leaves open. */
   adopt(label) {
-    for (let i = 0; i < label.length; i++) this.values[i] = label[i] === UNSURE ? UNSURE : label[i] | TOUCHED;
+    for (let i = 0; i < label.length; i++) this.values[i] = label[i] | TOUCHED;
     this.onchange([0, 0, this.width, this.height]);
   }
 

@@ -171,7 +171,7 @@ export class Panel {
       "zoom-in": () => editor.view.zoom(1.4), "zoom-out": () => editor.view.zoom(1 / 1.4),
       doubt: () => editor.nextDoubt(), confirm: () => editor.confirmAll(),
       submit: () => editor.submit(), skip: () => editor.giveUp("skip"), reject: () => editor.giveUp("reject"),
-      back: () => { editor.close(); editor.leave(false); },
+      back: () => { editor.close(); editor.leave(false, editor); },
     };
     for (const [name, act] of Object.entries(actions))
       this.on(`#${name}`, "click", (event) => {
@@ -239,7 +239,7 @@ export class Panel {
     let own = 0;
     for (let i = 0; i < label.length; i++) {
       counts[label[i]]++;
-      if (mask.values[i] > 255) own++;
+      if (label[i] !== UNSURE && mask.isTouched(i)) own++;
     }
     const total = label.length, none = counts[UNSURE];
     $("#figures").textContent = `${percent(own / total)} by you · ${percent(none / total)} left unlabelled`;
