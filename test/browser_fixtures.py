@@ -78,7 +78,7 @@ class WatchedPage:
 
     def assert_clean(self) -> None:
         """Nothing on the console, nothing asked of the outside."""
-        assert self.errors == []
+        assert self.errors == [], self.errors
         assert self.outside == []
 
 

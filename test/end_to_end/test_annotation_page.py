@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 
 import cv2
 import numpy as np
 import pytest
 from annotate_fixtures import SIZE, Person, capsule, connected, fill_pool, open_pool, serving
 
+from ssada_core.annotation.desk import Desk
 from ssada_core.annotation.segments import superpixels
 
 RADIUS = 8
@@ -200,6 +202,72 @@ def test_what_a_label_left_open_stays_open_in_the_draft_of_its_correction(pool_r
         person.toast("Label stored")
         person.watched.assert_clean()
     assert differing(expected.label, stored(pool_root, first)[1]) == 0
+
+
+def _held_up(page, pattern, act):
+    """Act, and leave early: answers what it asked of the server (once called) to a page that has gone elsewhere."""
+    held = []
+
+    def hold(route):
+        held.append(route)
+
+    page.route(pattern, hold, times=1)
+    act()
+    while not held:
+        page.wait_for_timeout(20)
+
+    def answer():
+        with page.expect_response(pattern):
+            held[0].continue_()
+        page.wait_for_timeout(500)  # what must not happen has no end to wait for
+
+    return answer
+
+
+@pytest.mark.parametrize("slow", ["open*", "image"])
+def test_a_frame_that_was_left_while_it_was_loading_does_not_come_back(pool_root, watched_page, slow):
+    first, second, _ = fill_pool(pool_root)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        answer = _held_up(page, f"**/api/queries/{first}/{slow}", lambda: page.click(f".card[data-id='{first}']"))
+        page.go_back()
+        page.wait_for_selector("#list:not([hidden])")
+        person.open(second)
+        answer()
+        assert page.get_attribute("body", "data-ready") == second
+        with closing(Desk(pool_root, 45.0)) as desk:
+            assert set(desk.leases()) == {second}, "the other one was given back"
+        person.press("4")
+        person.click(60, 30)
+        person.press("Control+Enter")
+        person.toast("Label stored")
+        person.wait_for(first)  # the next one: opened as ever
+        person.watched.assert_clean()
+    with open_pool(pool_root) as pool:
+        assert [pool.by_query(name).state for name in (first, second)] == ["queried", "labelled"]
+
+
+def test_a_label_that_is_stored_late_does_not_take_the_next_frame_away(pool_root, watched_page):
+    first, second, _ = fill_pool(pool_root)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        person.open(first)
+        person.press("4")
+        person.click(60, 30)
+        answer = _held_up(page, f"**/api/queries/{first}/label*", lambda: person.press("Control+Enter"))
+        page.go_back()
+        person.open(second)
+        answer()
+        person.toast("Label stored")
+        assert page.url.endswith(second)
+        assert page.get_attribute("body", "data-ready") == second
+        person.press("4")
+        person.click(60, 30)
+        person.saved()
+        person.watched.assert_clean()
+    assert stored(pool_root, first)[0].state == "labelled"
 
 
 def test_the_keyboard_alone_is_enough(pool_root, watched_page):

@@ -17,7 +17,7 @@ const WHOLE_PIXEL = (point) => ({ x: Math.floor(point.x), y: Math.floor(point.y)
 const CORNER = (point) => ({ x: Math.round(point.x), y: Math.round(point.y) });
 
 export class Editor {
-  /** query: as the list has it; info: what open() answered; leave(next): go back to the list, or to the next query. */
+  /** query: as the list has it; info: what open() answered; leave(next, editor): go back to the list, or to the next query. */
   constructor(query, info, state, leave) {
     this.query = query;
     this.info = info;
@@ -41,6 +41,7 @@ export class Editor {
       this.info.draft ? getBytes(`${base}/draft`) : null,
       this.info.versions ? getBytes(`${base}/label`) : null,
     ]);
+    if (this.closed) return;
     this.mask = new Mask(width, height, prediction ? prediction.subarray(0, size) : new Uint8Array(size).fill(UNSURE));
     this.confidence = prediction ? prediction.subarray(size) : null;
     if (label) this.mask.adopt(label);
@@ -302,7 +303,7 @@ export class Editor {
       toast("Label stored. Thank you!", "good");
       localStorage.setItem("ssada-knows", "yes");
       this.close(false);
-      this.leave(true);
+      this.leave(true, this);
     } else if (status === "held") {
       this.info.versions += 1;
       const again = { label: "Look again", value: "back" }, sure = { label: "It is right: submit", value: "sure", kind: "primary" };
@@ -347,7 +348,7 @@ export class Editor {
       await postJson(`queries/${this.info.id}/${kind}`, { reason });
       toast(skip ? "Skipped." : "The frame is deleted.");
       this.close(false);
-      this.leave(true);
+      this.leave(true, this);
     } catch (error) {
       toast(error.message, "bad");
     }
@@ -359,8 +360,10 @@ export class Editor {
     this.closed = true;
     this.loading.abort();
     clearInterval(this.keeper);
-    delete document.body.dataset.ready;
-    delete document.body.dataset.patches;
+    if (this.view) { // else they are those of another frame
+      delete document.body.dataset.ready;
+      delete document.body.dataset.patches;
+    }
     const id = this.info.id;
     const release = () => call(`queries/${id}/close`, { method: "POST", json: {}, keepalive: true }).catch(() => {});
     if (save && this.autosave) this.autosave.save().then(release);

@@ -11,6 +11,7 @@ const POLL_MS = 5000;
 let state = null;
 let editor = null;
 let away = false;
+let turn = 0; // raised with every place gone to: whatever was waited for before it is no longer wanted
 
 async function refresh() {
   try {
@@ -24,26 +25,32 @@ async function refresh() {
   }
 }
 
-function leave(toNext) {
-  const next = toNext ? openQueries().find((query) => query.id !== editor?.info.id) : null;
+function leave(toNext, from) {
+  if (from !== editor) return; // left by another way meanwhile
+  const next = toNext ? openQueries().find((query) => query.id !== from.info.id) : null;
+  if (toNext) document.querySelector(`.card[data-id="${from.info.id}"]`)?.remove(); // answered; its image may be gone
   editor = null;
   location.hash = next ? `#/q/${next.id}` : "";
   if (!next) route();
 }
 
+const wanted = () => /^#\/q\/([\w-]+)$/.exec(location.hash)?.[1];
+
 async function route() {
-  const id = /^#\/q\/([\w-]+)$/.exec(location.hash)?.[1];
+  const id = wanted();
   if (editor && editor.info.id !== id) editor.close();
   if (editor && editor.info.id === id && !editor.closed) return;
   editor = null;
+  const mine = ++turn;
   $("#list").hidden = Boolean(id);
   $("#editor").hidden = !id;
   document.title = id ? `${id} · labelling` : "Frames to label";
   await refresh();
-  if (id && state) await open(id);
+  if (id && state && mine === turn) await open(id);
 }
 
 async function open(id, force = false) {
+  const mine = turn;
   const query = state.queries.find((each) => each.id === id);
   if (!query) {
     toast("There is no such question (any more).", "bad");
@@ -51,23 +58,31 @@ async function open(id, force = false) {
     return;
   }
   if (!me.name) await askName(ask);
+  if (mine !== turn) return;
+  let opened = null;
   try {
-    const opened = new Editor(query, await postJson(`queries/${id}/open?force=${force}`), state, leave);
+    opened = new Editor(query, await postJson(`queries/${id}/open?force=${force}`), state, leave);
+    if (mine !== turn) {
+      if (wanted() !== id) opened.close(false); // else it is being opened once more, by this tab
+      return;
+    }
     editor = opened;
     await opened.load();
   } catch (error) {
-    editor?.close(false);
+    if (mine !== turn) return;
+    opened?.close(false);
     editor = null;
-    await refused(id, error);
+    await refused(id, error, mine);
   }
 }
 
-async function refused(id, error) {
+async function refused(id, error, mine) {
   const own = error.status === 409 && error.message.includes("you, in another tab");
   const buttons = [{ label: "Back to the list", value: "back", kind: own ? "" : "primary" }];
   if (own) buttons.push({ label: "Go on here", value: "force", kind: "primary" });
   const title = error.status === 409 ? "Already being edited" : "This frame cannot be opened";
   const choice = await ask({ title, text: `${error.message[0].toUpperCase()}${error.message.slice(1)}.`, buttons });
+  if (mine !== turn) return;
   if (choice === "force") await open(id, true);
   else location.hash = "";
 }
