@@ -46,6 +46,10 @@ class EngineError(SsadaError):
     """An inference backend that is unavailable or failed."""
 
 
+class BackendError(EngineError):
+    """An inference backend that failed at its work, whatever the frame: memory that ran out, a device that is gone."""
+
+
 class StoreError(SsadaError):
     """The frame pool or the model registry cannot do what was asked."""
 

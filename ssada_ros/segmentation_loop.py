@@ -11,7 +11,7 @@ import numpy as np
 from std_msgs.msg import Header
 
 from ssada_core.data.samples import Array
-from ssada_core.errors import SsadaError
+from ssada_core.errors import BackendError, SsadaError
 from ssada_core.inference.engine import Prediction
 from ssada_core.labels import IGNORE
 from ssada_ros.camera_info import InfoFollower, View, scaled_info
@@ -26,8 +26,8 @@ from ssada_ros.statistics import StampWatch, TimingWindow
 
 WAIT_S = 0.2
 """How long the thread sleeps at most before it looks whether it should end or exchange the model."""
-
-
+MOST_FAILURES, FAILING_S = 10, 2.0
+"""Failures of the backend in a row, and seconds from the first to the newest, after which it is taken for gone."""
 MAX_REASONS = 50
 """Different errors that are remembered per camera; a broken driver can invent a new one with every frame."""
 
@@ -63,6 +63,24 @@ class CameraChannel:
     info_misfit: str = ""
 
 
+class BackendWatch:
+    """Tells a backend that is gone, as with a GPU that was lost, from one that failed once."""
+
+    def __init__(self) -> None:
+        self._failures, self._since_s = 0, 0.0
+
+    def worked(self) -> None:
+        """It answered."""
+        self._failures = 0
+
+    def failed(self, now_s: float) -> bool:
+        """It did not answer; whether it is gone. ``now_s`` is of a steady clock."""
+        if not self._failures:
+            self._since_s = now_s
+        self._failures += 1
+        return self._failures >= MOST_FAILURES and now_s - self._since_s >= FAILING_S
+
+
 class SegmentationLoop:
     """Runs until :meth:`stop`. Frames that cannot be used are counted and said once a reason; the loop goes on."""
 
@@ -93,6 +111,7 @@ class SegmentationLoop:
         self._on_first_mask = on_first_mask
         self._log_warning = log_warning
         self._stopping = threading.Event()
+        self._backend = BackendWatch()
 
     def stop(self) -> None:
         """Have :meth:`run` return after the frame at hand."""
@@ -100,7 +119,11 @@ class SegmentationLoop:
         self._mailbox.close()
 
     def run(self) -> None:
-        """Serve frames; in a thread of its own."""
+        """Serve frames; in a thread of its own.
+
+        Raises:
+            BackendError: if the backend is gone; in a new process it may be there again, or another one.
+        """
         while not self._stopping.is_set():
             delivery = self._mailbox.take(WAIT_S)
             model = self._slot.current()
@@ -117,7 +140,10 @@ class SegmentationLoop:
             (prediction,) = model.engine.infer([part])
         except SsadaError as error:
             self._count_error(channel, error)
+            if isinstance(error, BackendError) and self._backend.failed(time.monotonic()):
+                raise
             return
+        self._backend.worked()
         header, size = message.header, (frame.shape[0], frame.shape[1])
         channel.format = f"{message.format if delivery.compressed else message.encoding} {size[1]}x{size[0]}"
         stamp_ns = stamp_to_ns(header.stamp)

@@ -60,7 +60,8 @@ class FrameEngine(ABC):
         Results own their memory.
 
         Raises:
-            EngineError: if a frame has another shape or type, the backend fails, or the engine is closed.
+            EngineError: if a frame has another shape or type, or the engine is closed.
+            BackendError: if the backend fails.
         """
         with self._lock:
             if self._closed:
@@ -81,7 +82,7 @@ class FrameEngine(ABC):
         """Segment the first ``count`` frames of ``self._buffer``.
 
         Raises:
-            EngineError: if the backend fails.
+            BackendError: if the backend fails.
         """
 
     @abstractmethod

@@ -54,7 +54,8 @@ class Engine(Protocol):
         """Segment frames, each uint8 H×W×3 BGR of any size.
 
         Raises:
-            EngineError: if a frame has another shape or type, the backend fails, or the engine is closed.
+            EngineError: if a frame has another shape or type, or the engine is closed.
+            BackendError: if the backend fails.
         """
         ...
 

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from ssada_core.errors import EngineError, MissingExtraError, require
+from ssada_core.errors import BackendError, EngineError, MissingExtraError, require
 from ssada_core.inference.base_engine import FrameEngine, RawOutput
 from ssada_core.inference.engine import EngineSettings
 
@@ -53,7 +53,7 @@ class OnnxEngine(FrameEngine):
         try:
             outputs = self._session.run(None, {INPUT_NAME: self._buffer})
         except self._errors as error:
-            raise EngineError(f"onnxruntime failed: {error}") from error
+            raise BackendError(f"onnxruntime failed: {error}") from error
         if len(outputs) != len(RawOutput._fields):
             raise EngineError(f"the model has {len(outputs)} outputs, expected {RawOutput._fields}: export it again")
         return [RawOutput(*(output[index] for output in outputs)) for index in range(count)]

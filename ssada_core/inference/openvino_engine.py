@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssada_core.errors import EngineError, require
+from ssada_core.errors import BackendError, EngineError, require
 from ssada_core.inference.base_engine import FrameEngine, RawOutput
 from ssada_core.inference.engine import EngineSettings
 
@@ -48,7 +48,7 @@ class OpenVinoEngine(FrameEngine):
         try:
             self._request.infer()
         except RuntimeError as error:
-            raise EngineError(f"openvino failed: {_last_line(error)}") from error
+            raise BackendError(f"openvino failed: {_last_line(error)}") from error
         # Views of the request's own memory: what leaves the engine is copied by the base class.
         parts = [self._request.get_output_tensor(index).data for index in self._outputs]
         return [RawOutput(*(part[index] for part in parts)) for index in range(count)]

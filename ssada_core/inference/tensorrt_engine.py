@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssada_core.errors import EngineError, require
+from ssada_core.errors import BackendError, EngineError, require
 from ssada_core.inference.base_engine import FrameEngine, RawOutput
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.graph import INPUT_NAME, OUTPUT_NAMES
@@ -99,7 +99,7 @@ class Program:
         """Outputs in the order of :data:`OUTPUT_NAMES` for uint8 ``[1,H,W,3]``.
 
         Raises:
-            EngineError: if TensorRT fails.
+            BackendError: if TensorRT fails.
         """
         try:
             with torch.cuda.stream(self._stream):
@@ -107,9 +107,9 @@ class Program:
                 done = self._context.execute_async_v3(self._stream.cuda_stream)
                 answers = [self._tensors[name].cpu().numpy() for name in OUTPUT_NAMES]  # waits for the stream
         except RuntimeError as error:
-            raise EngineError(f"tensorrt failed: {error}") from error
+            raise BackendError(f"tensorrt failed: {error}") from error
         if not done:
-            raise EngineError("tensorrt could not run the model: see its messages above")
+            raise BackendError("tensorrt could not run the model: see its messages above")
         return answers
 
 

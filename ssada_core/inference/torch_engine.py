@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssada_core.errors import EngineError
+from ssada_core.errors import BackendError, EngineError
 from ssada_core.inference.base_engine import FrameEngine, RawOutput
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.graph import DeployedGraph, GraphOutput
@@ -61,7 +61,7 @@ class TorchEngine(FrameEngine):
                 parts = [part.cpu().numpy() for part in output]
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            raise EngineError(f"torch cannot run the network on {self._device}: {reason}") from error
+            raise BackendError(f"torch cannot run the network on {self._device}: {reason}") from error
         return [RawOutput(*(part[index] for part in parts)) for index in range(count)]
 
     def _release(self) -> None:

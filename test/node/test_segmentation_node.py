@@ -20,7 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from ssada_core.data.encodings import decode_compressed, encode_jpeg
-from ssada_core.errors import ConfigError
+from ssada_core.errors import BackendError, ConfigError
 from ssada_core.evaluation.overlay import overlay
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine
@@ -28,6 +28,7 @@ from ssada_core.labels import CAMVID, LabelSpace
 from ssada_ros import camera_output, qos
 from ssada_ros.conversions import fill_compressed, fill_image, image_to_bgr, make_header, stamp_to_ns
 from ssada_ros.label_topics import class_map
+from ssada_ros.segmentation_loop import FAILING_S, MOST_FAILURES, BackendWatch
 from ssada_ros.segmentation_node import SegmentationNode
 
 pytestmark = pytest.mark.ros
@@ -476,3 +477,24 @@ def test_a_dead_inference_thread_ends_the_process_and_says_so(bench, monkeypatch
     assert "no more masks, the process ends: ZeroDivisionError" in newest(arrays, ": model").message
     assert b.node.trigger_deactivate() == OK  # and what is left can be taken down
     assert b.node.trigger_cleanup() == OK
+
+
+def test_a_backend_that_is_gone_ends_the_process_and_says_so(bench):
+    b = started(bench())
+    arrays = b.watch(DiagnosticArray, "/diagnostics", qos.reliable_profile(depth=50))
+    masks = b.watch(Image, "/segmentation_node/camera/mask", qos.latest_profile())
+    camera = CameraPublisher(b)
+    b.until(lambda: masks, every=steady(camera))
+    b.node._slot.model.engine._graph.to("meta")  # as with a GPU that was lost, torch has no memory to compute on
+    with pytest.raises(BackendError, match="torch cannot run the network"):
+        b.until(lambda: False, every=steady(camera), seconds=30)
+    b.until(lambda: newest(arrays, ": model") and newest(arrays, ": model").level == DiagnosticStatus.ERROR)
+    assert "no more masks, the process ends: BackendError" in newest(arrays, ": model").message
+
+
+def test_a_backend_that_failed_for_a_moment_is_not_gone():
+    watch = BackendWatch()
+    assert not any(watch.failed(now_s) for now_s in range(MOST_FAILURES - 1))
+    watch.worked()
+    assert not any(watch.failed(0.1 * index) for index in range(MOST_FAILURES + 5))  # many at once, in less than 2 s
+    assert watch.failed(FAILING_S)

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 from engine_fixtures import write_model
 
-from ssada_core.errors import EngineError, MissingExtraError, ModelError
+from ssada_core.errors import BackendError, EngineError, MissingExtraError, ModelError
 from ssada_core.inference import export, load
 from ssada_core.inference.base_engine import fit
 from ssada_core.inference.engine import EngineSettings
@@ -46,6 +47,16 @@ def shared_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_model(tmp_path_factory.mktemp("models") / "model", SETTINGS)
     deploy(folder)
     return folder
+
+
+def lose_device(engine: Any) -> None:
+    """Make the real backend fail at its work, as it does when its device is gone."""
+    if engine.backend == "torch":
+        engine._graph.to("meta")
+    elif engine.backend == "onnxruntime":
+        engine._buffer = engine._buffer[:, :1]
+    else:
+        engine._request.get_input_tensor().shape = [1, 1, SIZE[1], 3]
 
 
 @pytest.fixture
@@ -189,6 +200,19 @@ def test_what_is_not_a_frame_is_refused_and_the_engine_lives_on(
         with pytest.raises(EngineError, match="frame"):
             engine.infer([bad])
         assert len(engine.infer([frame])) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_that_fails_is_told_from_a_frame_that_is_none(shared_model: Path, backend: str) -> None:
+    require_backend(backend)
+    grey = np.zeros((10, 10), np.uint8)
+    with closing(load_engine(shared_model, settings(backend))) as engine:
+        with pytest.raises(EngineError) as refused:
+            engine.infer([grey])
+        assert not isinstance(refused.value, BackendError)
+        lose_device(engine)
+        with pytest.raises(BackendError, match=backend):
+            engine.infer([np.zeros((*SIZE, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
