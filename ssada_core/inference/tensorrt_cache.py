@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from ssada_core.errors import StoreError
 from ssada_core.store.files import make_directory, write_atomic
 
 KEPT = 12
 """Built engines that stay; the least recently used go."""
 _KEY = 24
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,11 @@ def engine_key(model: bytes, gpu: str, capability: tuple[int, int], release: str
 
 
 class EngineCache:
-    """A folder of built engines."""
+    """A folder of built engines. It saves time and nothing else: where it cannot be used, engines are built again."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use ``folder``; by default the user's cache (``XDG_CACHE_HOME``, else ``~/.cache``)."""
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = folder or home / "ssada" / "tensorrt"
+        self.folder = folder or _home() / "ssada" / "tensorrt"
 
     def exact(self, key: EngineKey) -> bytes | None:
         """An engine of this very model, or None."""
@@ -68,28 +71,39 @@ class EngineCache:
         return next((content for path in found if path.name != key.name and (content := self._read(path))), None)
 
     def store(self, key: EngineKey, engine: bytes) -> None:
-        """Keep a built engine; the least recently used make room.
-
-        Raises:
-            StoreError: if the disk refuses.
-        """
-        make_directory(self.folder)
-        write_atomic(self.folder / key.name, engine)
-        for path in sorted(self.folder.glob("*.engine"), key=_used, reverse=True)[KEPT:]:
-            path.unlink(missing_ok=True)
+        """Keep a built engine; the least recently used make room. A disk that refuses is logged: the engine is good."""
+        try:
+            make_directory(self.folder)
+            write_atomic(self.folder / key.name, engine)
+            for path in sorted(self.folder.glob("*.engine"), key=_used, reverse=True)[KEPT:]:
+                path.unlink(missing_ok=True)
+        except (StoreError, OSError) as error:
+            _log.warning(
+                "the TensorRT engine is not kept and takes minutes to build again at the next start: %s", error
+            )
 
     def forget(self, key: EngineKey) -> None:
-        """Remove an engine that turned out to be of no use."""
-        (self.folder / key.name).unlink(missing_ok=True)
+        """Remove an engine that turned out to be of no use, if the disk allows it."""
+        with suppress(OSError):
+            (self.folder / key.name).unlink(missing_ok=True)
 
     @staticmethod
     def _read(path: Path) -> bytes | None:
         try:
             content = path.read_bytes()
-            path.touch()
         except OSError:
             return None
+        with suppress(OSError):  # when it was used matters only where there is room to be made
+            path.touch()
         return content
+
+
+def _home() -> Path:
+    """The user's cache folder; for a user without a home one that cannot be made, so that nothing is kept."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(os.devnull, "no home: set XDG_CACHE_HOME")
 
 
 def _used(path: Path) -> float:

@@ -20,6 +20,7 @@ from ssada_core.adaptation.scorer import PoolScorer
 from ssada_core.errors import EngineError, ModelError, StoreError
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine, read_model
+from ssada_core.inference.tensorrt_cache import EngineCache, EngineKey
 from ssada_core.labels import CAMVID
 from ssada_core.networks.build import build_network
 from ssada_core.store import files
@@ -226,6 +227,17 @@ def test_a_read_only_disk_still_gives_its_model(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     registry.promote("v0002")
     assert again.current() == "v0002"
+
+
+def test_a_read_only_disk_still_gives_its_built_engines(small_disk: Path) -> None:
+    cache, key = EngineCache(small_disk), EngineKey("structure", "content", "gpu")
+    cache.store(key, b"built")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert cache.exact(key) == b"built"
+    assert cache.alike(EngineKey("structure", "other", "gpu")) == b"built"
+    cache.forget(key)
+    cache.store(key, b"built again")
+    assert cache.exact(key) == b"built"
 
 
 def test_a_missing_gpu_is_named_and_auto_does_without(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ssada_core.inference.load import load_engine
 from ssada_core.inference.onnx_engine import OnnxEngine
 from ssada_core.inference.quantise import as_input, quantise_tensorrt
 from ssada_core.inference.targets import installed_targets, targets_for
-from ssada_core.inference.tensorrt_cache import KEPT, EngineCache, engine_key
+from ssada_core.inference.tensorrt_cache import KEPT, EngineCache, EngineKey, engine_key
 from ssada_core.networks.settings import NetworkSettings
 
 SIZE = (64, 96)
@@ -114,6 +114,30 @@ def test_an_engine_is_found_by_content_and_one_to_refit_by_structure(tmp_path: P
     assert cache.alike(engine_key(second, "NVIDIA Orin (x)", (8, 7), "11.0.0")) is None
     cache.forget(keys[0])
     assert cache.alike(keys[1]) is None
+
+
+KEY = EngineKey("structure", "content", "gpu_8.0_trt10.3")
+
+
+def test_a_cache_that_cannot_be_written_costs_no_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
+    cache = EngineCache(tmp_path / "file" / "cache")
+    cache.store(KEY, b"built")  # what was built for minutes goes on to run
+    assert "the TensorRT engine is not kept" in caplog.text
+    assert cache.exact(KEY) is None
+    cache.forget(KEY)
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def nobody_knows() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody_knows)
+    cache = EngineCache()
+    cache.store(KEY, b"built")
+    assert "set XDG_CACHE_HOME" in caplog.text
+    assert cache.exact(KEY) is None
 
 
 def test_the_least_recently_used_engines_make_room(tmp_path: Path) -> None:
