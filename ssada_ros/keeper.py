@@ -106,13 +106,15 @@ class Keeper:
             ConfigError: if an essential process refuses its parameters at the start.
             SsadaError: if a process is given up.
         """
-        for name, status in self._supervisor.poll().items():
-            life = self._lives[name]
+        statuses = self._supervisor.poll()
+        for name, life in self._lives.items():
             if life.off:
                 continue
             if life.due is not None:
                 self._start_when_due(name, life, now)
-            elif status is None:
+            elif name not in statuses:
+                self._try_again(name, life, now, f"{name} could not be started")
+            elif (status := statuses[name]) is None:
                 self._note_stable(life, now)
             elif status == 0 and self._descriptions[name].may_end:
                 return name
@@ -127,8 +129,8 @@ class Keeper:
     def _plan(self, name: str, life: _Life, status: int, now: float) -> None:
         self._note_stable(life, now)
         ended = f"{name} {describe_end(status)}{self._last_words(name)}"
-        # Later the same status can come of a disk that has gone: then it is worth trying again.
         allowed, essential = self._policy.restarts, self._descriptions[name].essential
+        # Later the same status can come of a disk that has gone: then it is worth trying again.
         if status == EXIT_WRONG_USE and not life.was_stable:
             if essential or not allowed:
                 raise ConfigError(ended)
@@ -139,15 +141,23 @@ class Keeper:
         if not allowed or (life.failures > allowed and essential):
             tried = f" after {allowed} restarts in a row" if allowed else ""
             raise SsadaError(f"{ended}; given up{tried}")
+        self._try_again(name, life, now, ended)
+
+    def _try_again(self, name: str, life: _Life, now: float, why: str) -> None:
         pause = self._policy.pause(life.failures)
         life.due = now + pause
-        self._tell(f"{ended}; starting it again {f'in {pause:g} s' if pause else 'now'}")
+        self._tell(f"{why}; starting it again {f'in {pause:g} s' if pause else 'now'}")
         self._start_when_due(name, life, now)
 
     def _start_when_due(self, name: str, life: _Life, now: float) -> None:
-        if life.due is not None and now >= life.due:
-            life.due, life.started = None, now
+        if life.due is None or now < life.due:
+            return
+        life.due, life.started = None, now
+        try:
             self._supervisor.start_one(name)
+        except SsadaError as error:  # for want of memory, or of room for a log: not for ever, so nothing is given up
+            life.failures = max(life.failures, 1) + 1  # only the first restart comes without a pause
+            self._try_again(name, life, now, str(error))
 
     def _last_words(self, name: str) -> str:
         words = self._supervisor.log_tail(name, lines=1).strip()

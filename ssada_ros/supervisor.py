@@ -74,22 +74,26 @@ class Supervisor:
         self.stop()
 
     def start(self) -> None:
-        """Start everything that does not run.
+        """Start everything that does not run. What is not essential and cannot be started is left for later.
 
         Raises:
-            SsadaError: if a process cannot be started; those already started are stopped.
+            SsadaError: if an essential process cannot be started; those already started are stopped.
         """
-        if self._log_dir is not None:
-            self._log_dir.mkdir(parents=True, exist_ok=True)
-        for name in self._descriptions:
-            if self.poll().get(name, -1) is not None:
+        for name, description in self._descriptions.items():
+            if self.poll().get(name, -1) is None:
+                continue
+            try:
                 self.start_one(name)
+            except SsadaError:
+                if description.essential:
+                    self.stop()
+                    raise
 
     def start_one(self, name: str) -> None:
         """Start one of the described processes, again if it has ended; what it left behind is ended before.
 
         Raises:
-            SsadaError: if it cannot be started; everything else is stopped then.
+            SsadaError: if it cannot be started; everything else goes on.
         """
         description = self._descriptions[name]
         if name in self._processes:
@@ -105,11 +109,10 @@ class Supervisor:
                     **_own_group(),
                 )
         except OSError as error:
-            self.stop()
             raise SsadaError(f"{name} could not be started: {error}") from error
 
     def poll(self) -> dict[str, int | None]:
-        """Return each started process's exit status, None while it runs; -N if signal N ended it."""
+        """Return each process's exit status once it was started, None while it runs; -N if signal N ended it."""
         return {name: process.poll() for name, process in self._processes.items()}
 
     def pid(self, name: str) -> int:
@@ -121,17 +124,23 @@ class Supervisor:
         return self._log_dir / f"{name}.log" if self._log_dir is not None else None
 
     def log_tail(self, name: str, lines: int = 10) -> str:
-        """Return the last lines of the process's log; empty if it has none."""
+        """Return the last lines of the process's log; empty if it has none, or somebody has removed it."""
         path = self.log_path(name)
         if path is None:
             return ""
-        with path.open("rb") as log:  # a vehicle's log is long
-            log.seek(max(path.stat().st_size - lines * _LONGEST_LINE, 0))
-            return "\n".join(log.read().decode("utf-8", errors="replace").splitlines()[-lines:])
+        try:
+            with path.open("rb") as log:  # a vehicle's log is long
+                log.seek(max(path.stat().st_size - lines * _LONGEST_LINE, 0))
+                return "\n".join(log.read().decode("utf-8", errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
 
     def _output(self, name: str) -> AbstractContextManager[IO[bytes] | None]:
         path = self.log_path(name)
-        return nullcontext() if path is None else path.open("ab")
+        if path is None:
+            return nullcontext()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
 
     def stop_one(self, name: str) -> int | None:
         """Stop one process and what it started, and return its exit status."""

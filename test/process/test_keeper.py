@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -163,6 +164,55 @@ def test_without_log_files_the_words_go_to_the_terminal(stage, capfd):
     keeper.step(time.monotonic())
     assert said == ["done ended with status 0; starting it again now"]
     assert "the end" in capfd.readouterr().out
+
+
+def test_a_removed_log_folder_is_made_again_and_its_last_words_are_missed_by_nobody(stage, tmp_path):
+    supervisor, keeper, said = stage(plain("steady"))
+    wait_for_log(supervisor, "steady", "up")
+    shutil.rmtree(tmp_path / "log")
+    os.kill(supervisor.pid("steady"), signal.SIGKILL)
+    wait_for_end(supervisor, "steady")
+    assert keeper.step(time.monotonic()) is None
+    assert said == ["steady was ended by SIGKILL; starting it again now"]
+    wait_for_log(supervisor, "steady", "up")
+
+
+def test_a_start_that_fails_is_tried_again_and_the_rest_goes_on(stage, tmp_path):
+    supervisor, keeper, said = stage(plain("steady"), plain("broken"), policy=RestartPolicy(restarts=1))
+    steady = supervisor.pid("steady")
+    wait_for_end(supervisor, "broken")
+    log = tmp_path / "log" / "broken.log"
+    log.unlink()
+    log.mkdir()  # nothing can be written there
+    now = time.monotonic()
+    for later in (0.0, 1.0, 3.0):
+        assert keeper.step(now + later) is None
+    assert "broken could not be started: " in said[1]
+    assert [words.rpartition("; ")[2] for words in said] == [
+        f"starting it again {when}" for when in ("now", "in 1 s", "in 2 s", "in 4 s")
+    ]
+    log.rmdir()
+    first = supervisor.pid("broken")
+    assert keeper.step(now + 7.0) is None
+    assert supervisor.pid("broken") != first
+    assert supervisor.pid("steady") == steady
+    assert supervisor.poll()["steady"] is None
+
+
+def test_only_what_is_essential_stops_everything_when_its_first_start_fails(stage, tmp_path):
+    log = tmp_path / "log" / "done.log"
+    log.mkdir(parents=True)
+    supervisor, keeper, said = stage(plain("done", essential=False), plain("steady"))
+    assert supervisor.poll() == {"steady": None}
+    now = time.monotonic()
+    keeper.step(now)
+    assert said[0] == "done could not be started; starting it again now"
+    log.rmdir()
+    keeper.step(now + 1.0)
+    assert set(supervisor.poll()) == {"steady", "done"}
+    (tmp_path / "log" / "misused.log").mkdir()
+    with pytest.raises(SsadaError, match="misused could not be started"):
+        stage(plain("steady"), plain("misused"))
 
 
 @pytest.mark.parametrize(
