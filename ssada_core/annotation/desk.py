@@ -21,8 +21,10 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS leases (query_id TEXT PRIMARY KEY, holder TEXT NOT NULL, person TEXT NOT NULL, "
     "name TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS drafts (query_id TEXT NOT NULL, person TEXT NOT NULL, name TEXT NOT NULL, "
-    "saved_at REAL NOT NULL, png BLOB NOT NULL, PRIMARY KEY (query_id, person)) WITHOUT ROWID",
+    "saved_at REAL NOT NULL, png BLOB NOT NULL, versions INTEGER NOT NULL DEFAULT 0, "
+    "PRIMARY KEY (query_id, person)) WITHOUT ROWID",
 )
+_ADD_VERSIONS = "ALTER TABLE drafts ADD COLUMN versions INTEGER NOT NULL DEFAULT 0"
 
 
 class TakenError(SsadaError):
@@ -46,12 +48,21 @@ class Who:
 
 @dataclass(frozen=True)
 class Draft:
-    """Unfinished work: an annotator's PNG, whose upper half is the label and lower half what they have touched."""
+    """Unfinished work.
+
+    Attributes:
+        person: whose.
+        name: what they call themselves.
+        saved_at: seconds since 1970.
+        png: its upper half is the label, its lower half what they have touched.
+        versions: labels there were when it was begun; of later ones it knows nothing.
+    """
 
     person: str
     name: str
     saved_at: float
     png: bytes
+    versions: int
 
 
 class Desk:
@@ -73,6 +84,8 @@ class Desk:
             self._database.execute("PRAGMA synchronous=FULL")
             for statement in _SCHEMA:
                 self._database.execute(statement)
+            if "versions" not in {row["name"] for row in self._database.execute("PRAGMA table_info(drafts)")}:
+                self._database.execute(_ADD_VERSIONS)
 
     def close(self) -> None:
         """Close the file."""
@@ -114,26 +127,37 @@ class Desk:
         rows = self._rows("SELECT * FROM leases WHERE until>?", (time.time(),))
         return {row["query_id"]: Who(row["holder"], row["person"], row["name"]) for row in rows}
 
-    def save(self, query_id: str, who: Who, png: bytes) -> float:
+    def save(self, query_id: str, who: Who, png: bytes, versions: int = 0) -> float:
         """Keep a draft; on return it is on the disk. Returns when, in seconds since 1970."""
         now = time.time()
         with self._transaction():
             self._database.execute(
-                "INSERT OR REPLACE INTO drafts VALUES (?, ?, ?, ?, ?)", (query_id, who.person, who.name, now, png)
+                "INSERT OR REPLACE INTO drafts (query_id, person, name, saved_at, png, versions) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (query_id, who.person, who.name, now, png, versions),
             )
         return now
 
-    def draft(self, query_id: str, person: str) -> Draft | None:
-        """The person's own draft, else the newest of anybody."""
+    def draft(self, query_id: str, person: str, *, others: bool = True) -> Draft | None:
+        """The person's own draft, else the newest of anybody, if ``others`` count."""
         rows = self._rows(
-            "SELECT person, name, saved_at, png FROM drafts WHERE query_id=? ORDER BY person=? DESC, saved_at DESC",
-            (query_id, person),
+            "SELECT person, name, saved_at, png, versions FROM drafts WHERE query_id=? AND (? OR person=?) "
+            "ORDER BY person=? DESC, saved_at DESC",
+            (query_id, others, person, person),
         )
         return Draft(**dict(rows[0])) if rows else None
 
-    def drafts(self) -> set[str]:
-        """Queries of which there are drafts."""
-        return {row["query_id"] for row in self._rows("SELECT DISTINCT query_id FROM drafts")}
+    def drafts(self, person: str) -> dict[str, bool]:
+        """Queries of which there are drafts, and whether one is this person's own."""
+        rows = self._rows("SELECT query_id, MAX(person=?) AS own FROM drafts GROUP BY query_id", (person,))
+        return {row["query_id"]: bool(row["own"]) for row in rows}
+
+    def answered(self, query_id: str, person: str, versions: int) -> None:
+        """The person's draft became a label themselves gave: it knows of so many now."""
+        with self._transaction():
+            self._database.execute(
+                "UPDATE drafts SET versions=? WHERE query_id=? AND person=?", (versions, query_id, person)
+            )
 
     def forget(self, query_id: str, person: str | None = None) -> None:
         """Delete the drafts of a query: one person's, or all."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from fastapi import Body, Depends, FastAPI, Header, Request, Response
+from fastapi import Body, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -149,9 +149,16 @@ def _add_work(app: FastAPI, bench: Workbench) -> None:
         return {}
 
     @app.put("/api/queries/{query_id}/draft")
-    async def save(query_id: str, request: Request, who: Visitor) -> dict[str, Any]:
+    async def save(
+        query_id: str, request: Request, who: Visitor, versions: Annotated[int | None, Query(ge=0)] = None
+    ) -> dict[str, Any]:
         png = await request.body()
-        return {"saved_at": await run_in_threadpool(bench.save_draft, query_id, who, png)}
+        return {"saved_at": await run_in_threadpool(bench.save_draft, query_id, who, png, versions=versions)}
+
+    @app.delete("/api/queries/{query_id}/draft")
+    def drop(query_id: str, who: Visitor) -> dict[str, Any]:
+        bench.drop_draft(query_id, who)
+        return {}
 
     @app.post("/api/queries/{query_id}/label")
     async def submit(

@@ -27,6 +27,8 @@ QUERY_ID = re.compile(r"[0-9a-f]{6}-\d{6,12}")
 PRECOMPUTED = 64
 """Open queries whose superpixels are made before anybody asks."""
 MAX_REASON = 300
+UNANSWERED = ("queried", "skipped")
+"""Others' drafts are offered in these states only."""
 
 
 class UnknownQueryError(SsadaError):
@@ -69,7 +71,7 @@ class Workbench:
         Raises:
             StoreError: if the pool cannot be read.
         """
-        leases, drafts = self._desk.leases(), self._desk.drafts()
+        leases, drafts = self._desk.leases(), self._desk.drafts(person)
         records = [record for record in self._pool.frames(states=overview.SHOWN) if record.query_id is not None]
         return {
             "pool": self._pool.pool_id,
@@ -83,7 +85,7 @@ class Workbench:
                     doubt=self._doubts(record),
                     lease=leases.get(str(record.query_id)),
                     person=person,
-                    drafted=record.query_id in drafts,
+                    drafted=record.query_id in drafts and (drafts[record.query_id] or record.state in UNANSWERED),
                 )
                 for record in sorted(records, key=overview.order)
             ],
@@ -158,7 +160,8 @@ class Workbench:
         """Take a query to edit it.
 
         Returns:
-            Its size, the number of labels given so far, and the draft to go on with, if any.
+            Its size, the number of labels given so far, and the draft to go on with, if any: one's own, with the
+            number of labels it began from, or another's as long as there is no label.
 
         Raises:
             UnknownQueryError: if it is none.
@@ -166,7 +169,7 @@ class Workbench:
         """
         record = self._find(query_id)
         self._desk.take(query_id, who, force=force)
-        history, draft = self._pool.label_history(query_id), self._desk.draft(query_id, who.person)
+        history, draft = self._pool.label_history(query_id), self._draft(query_id, who.person)
         return {
             "id": query_id,
             "width": record.width,
@@ -179,8 +182,16 @@ class Workbench:
             ],
             "draft": None
             if draft is None
-            else {"name": draft.name, "own": draft.person == who.person, "saved_at": draft.saved_at},
+            else {
+                "name": draft.name,
+                "own": draft.person == who.person,
+                "saved_at": draft.saved_at,
+                "versions": draft.versions,
+            },
         }
+
+    def _draft(self, query_id: str, person: str) -> Draft | None:
+        return self._desk.draft(query_id, person, others=not self._pool.label_history(query_id))
 
     def keep(self, query_id: str, who: Who) -> None:
         """Say that a query is still being edited."""
@@ -194,14 +205,20 @@ class Workbench:
     def draft(self, query_id: str, person: str) -> bytes | None:
         """The draft to go on with: label, then touched pixels, 2×H×W bytes."""
         record = self._find(query_id)
-        draft: Draft | None = self._desk.draft(query_id, person)
+        draft = self._draft(query_id, person)
         if draft is None:
             return None
         planes = decode_label(draft.png)
         return planes.tobytes() if planes.shape == (2 * record.height, record.width) else None
 
-    def save_draft(self, query_id: str, who: Who, png: bytes) -> float:
+    def save_draft(self, query_id: str, who: Who, png: bytes, *, versions: int | None = None) -> float:
         """Keep unfinished work: a PNG of label above touched pixels. On return it survives a killed server.
+
+        Args:
+            query_id: the question.
+            who: its editor.
+            png: the draft.
+            versions: labels there were when it was begun; None for those there are now.
 
         Raises:
             TakenError: if somebody else edits the query by now.
@@ -212,7 +229,13 @@ class Workbench:
             raise EncodingError(f"a draft of {query_id} is {record.width}x{2 * record.height} pixels: send it so")
         planes = decode_label(png)
         self._desk.take(query_id, who)
-        return self._desk.save(query_id, who, encode_png(planes))
+        known = len(self._pool.label_history(query_id))
+        return self._desk.save(query_id, who, encode_png(planes), known if versions is None else min(versions, known))
+
+    def drop_draft(self, query_id: str, who: Who) -> None:
+        """Throw one's own unfinished work away: somebody else's label is to stay."""
+        self._find(query_id)
+        self._desk.forget(query_id, who.person)
 
     def submit(self, query_id: str, who: Who, png: bytes, *, versions: int | None, confirmed: bool) -> SubmitResult:
         """Judge and store a label (PNG). Once this returns an accepted label survives a power cut.
@@ -243,6 +266,8 @@ class Workbench:
         result = submit(self._pool, query_id, label, who.name or "page", settings=self._check, confirmed=confirmed)
         if result.status == "accepted":
             self._finish(query_id, who)
+        elif result.status == "held":
+            self._desk.answered(query_id, who.person, len(history) + 1)
         return result
 
     def skip(self, query_id: str, who: Who, reason: str) -> None:

@@ -14,6 +14,7 @@ from ssada_core.annotation.desk import Desk
 from ssada_core.annotation.segments import superpixels
 
 RADIUS = 8
+CONFLICT = "error: Failed to load resource: the server responded with a status of 409 (Conflict)"
 
 
 class Expected:
@@ -347,6 +348,66 @@ def test_two_people_do_not_overwrite_each_other(pool_root, watched_page):
     assert [(entry.version, entry.annotator) for entry in history] == [(1, "Ada"), (2, "Bob")]
     with open_pool(pool_root) as pool:
         assert differing(one, pool.read_label(history[0])) == 0
+
+
+def test_a_draft_does_not_replace_the_label_that_came_after_it(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    with serving(pool_root, lease_s=600) as server:
+        bob = Person(watched_page(server.origin), server.address, "Bob")
+        bob.open(first)
+        bob.press("9")
+        bob.click(150, 40)
+        bob.saved()
+        with bob.page.expect_response(f"**/api/queries/{first}/close"):
+            bob.page.go_back()
+        with open_pool(pool_root) as pool:  # over another way
+            expected = Expected(pool_root, first)
+            expected.paint(expected.patch(60, 30), 3)
+            pool.accept_label(first, expected.label, "Ada")
+        cem = Person(watched_page(server.origin), server.address, "Cem")
+        cem.page.click("#tabs button:has-text('Labelled')")
+        assert cem.page.locator(".card .draft").count() == 0
+        bob.page.reload()
+        bob.page.click("#tabs button:has-text('Labelled')")
+        bob.page.click(f".card[data-id='{first}']:has(.draft)")
+        bob.toast("Your draft is back; Ada answered meanwhile")
+        bob.wait_for(first)
+        bob.press("Control+Enter")
+        bob.page.click("dialog:has-text('Ada answered') button:has-text('Keep theirs')")
+        bob.page.wait_for_selector("#list:not([hidden])")
+        bob.open(first)  # what Ada said, and no draft
+        bob.press("2")
+        bob.click(10, 130)
+        bob.press("Control+Enter")
+        bob.toast("Label stored")
+        assert bob.watched.errors == [CONFLICT]
+        cem.watched.assert_clean()
+    expected.paint(expected.patch(10, 130), 1)
+    _, label, history = stored(pool_root, first)
+    assert differing(expected.label, label) == 0
+    assert [entry.annotator for entry in history] == ["Ada", "Bob"]
+
+
+def test_a_draft_may_replace_a_later_label_when_its_owner_says_so(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    expected = Expected(pool_root, first)
+    with serving(pool_root) as server:
+        bob = Person(watched_page(server.origin), server.address, "Bob")
+        bob.open(first)
+        with open_pool(pool_root) as pool:
+            pool.accept_label(first, np.full(SIZE, 3, np.uint8), "Ada")
+        bob.press("9")
+        bob.click(150, 40)
+        expected.paint(expected.patch(150, 40), 8)
+        bob.saved()  # after Ada's label, but without having seen it
+        bob.page.reload()
+        bob.toast("Your draft is back; Ada answered meanwhile")
+        bob.wait_for(first)
+        bob.press("Control+Enter")
+        bob.page.click("dialog:has-text('Ada answered') button:has-text('Replace theirs by mine')")
+        bob.toast("Label stored")
+        assert bob.watched.errors == [CONFLICT]
+    assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
 
 
 def test_a_suspicious_label_is_held_until_somebody_looks_again(pool_root, watched_page):

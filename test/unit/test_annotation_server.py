@@ -14,6 +14,7 @@ import pytest
 from annotate_fixtures import SIZE, Server, fill_pool, open_pool, serving
 
 from ssada_core.annotation import guard
+from ssada_core.annotation.desk import Desk, Draft
 from ssada_core.annotation.settings import AnnotateSettings
 from ssada_core.data.encodings import encode_png
 from ssada_core.errors import ConfigError
@@ -311,6 +312,70 @@ def test_an_answer_that_came_meanwhile_is_not_replaced_unseen(tmp_path: Path):
         path = f"/api/queries/{first}/label?versions={info['versions'] + 1}"
         assert json.loads(client.send("POST", path, encode_png(street()), **named)[2])["status"] == "accepted"
         assert [entry.annotator for entry in opened.label_history(first)] == ["ros", "Ada"]
+
+
+def test_a_draft_remembers_the_labels_it_knew_of(tmp_path: Path):
+    root = tmp_path / "pool"
+    first, *_ = fill_pool(root)
+    draft = encode_png(np.vstack([street(), street() * 0 + 1]))
+    query = f"/api/queries/{first}"
+
+    def drafted(client: Client, person: str) -> bool:
+        state = json.loads(client.send("GET", "/api/state", None, X_Person=person)[2])
+        return next(each["draft"] for each in state["queries"] if each["id"] == first)
+
+    with open_server(root) as client, open_pool(root) as opened:
+        bob = {"X_Person": "bob", "X_Holder": "bob", "X_Name": "bob"}
+        assert client.post(f"{query}/open", person="bob")[0] == 200
+        assert client.status("PUT", f"{query}/draft?versions=0", draft, **bob) == 200
+        client.post(f"{query}/close", person="bob")
+        assert client.post(f"{query}/open", person="ada")[1]["draft"]["name"] == "bob", "nobody has answered yet"
+        assert drafted(client, "ada")
+        opened.accept_label(first, np.full(SIZE, 5, np.uint8), "ada")
+        assert client.post(f"{query}/open", person="ada")[1]["draft"] is None, "an answer is there: no others' drafts"
+        assert client.status("GET", f"{query}/draft", None, X_Person="ada") == 204
+        assert (drafted(client, "ada"), drafted(client, "bob")) == (False, True)
+        client.post(f"{query}/close", person="ada")
+        _, info = client.post(f"{query}/open", person="bob")
+        assert (info["versions"], info["draft"]["versions"]) == (1, 0)
+        for wrong in ("-1", "x"):
+            assert client.status("PUT", f"{query}/draft?versions={wrong}", draft, **bob) == 422
+        assert client.status("PUT", f"{query}/draft?versions=99999999999999999999", draft, **bob) == 200
+        assert client.post(f"{query}/open", person="bob")[1]["draft"]["versions"] == 1
+        assert client.status("DELETE", f"{query}/draft", None, **bob) == 200
+        assert client.post(f"{query}/open", person="bob")[1]["draft"] is None
+
+
+def test_ones_own_held_label_is_no_conflict_with_ones_draft(tmp_path: Path):
+    root = tmp_path / "pool"
+    first, *_ = fill_pool(root)
+    query, ada = f"/api/queries/{first}", {"X_Person": "ada", "X_Holder": "ada", "X_Name": "Ada"}
+    everything = encode_png(np.full(SIZE, 3, np.uint8))
+    with open_server(root) as client:
+        client.post(f"{query}/open")
+        client.status(
+            "PUT", f"{query}/draft?versions=0", encode_png(np.full((2 * SIZE[0], SIZE[1]), 3, np.uint8)), **ada
+        )
+        held = json.loads(client.send("POST", f"{query}/label?versions=0", everything, **ada)[2])
+        assert held["status"] == "held"
+        _, info = client.post(f"{query}/open")
+        assert (info["versions"], info["draft"]["versions"]) == (1, 1)
+
+
+def test_drafts_of_an_older_release_are_kept(tmp_path: Path):
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "annotate.sqlite") as raw:
+        raw.execute(
+            "CREATE TABLE drafts (query_id TEXT NOT NULL, person TEXT NOT NULL, name TEXT NOT NULL, "
+            "saved_at REAL NOT NULL, png BLOB NOT NULL, PRIMARY KEY (query_id, person)) WITHOUT ROWID"
+        )
+        raw.execute("INSERT INTO drafts VALUES ('q', 'ada', 'Ada', 1.0, x'00')")
+    raw.close()
+    for _ in range(2):
+        desk = Desk(tmp_path, 45.0)
+        assert desk.draft("q", "ada") == Draft("ada", "Ada", 1.0, b"\0", 0)
+        desk.close()
 
 
 def test_a_lease_ends_by_itself(tmp_path: Path):

@@ -298,7 +298,7 @@ def test_purge_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         run_pool("purge", tmp_path, "--state", "labeled", "--yes")
     assert run_pool("purge", tmp_path, "--query", first, "--yes") == 0
     with closing(Desk(tmp_path, 45.0)) as desk:
-        assert desk.drafts() == set()
+        assert desk.drafts("person") == {}
     age(tmp_path, 10, (3,))
     assert run_pool("purge", tmp_path, "--older-than", "5", "--state", "buffered", "--yes") == 0
     with FramePool(tmp_path, POOL, label_space=CAMVID) as pool:

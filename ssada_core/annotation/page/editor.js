@@ -21,6 +21,7 @@ export class Editor {
   constructor(query, info, state, leave) {
     this.query = query;
     this.info = info;
+    this.versions = info.draft ? info.draft.versions : info.versions; // labels that this work knows of
     this.classes = state.label_space.classes;
     this.levels = state.levels;
     this.leave = leave;
@@ -79,7 +80,7 @@ export class Editor {
     this.view = new View([$("#pane"), $("#raw")], marks, this.info.width, this.info.height);
     this.view.drawMarks = (context) => this.drawMarks(context);
     this.pointer = new Pointer(marks, this.view, this.#acts());
-    this.autosave = new Autosave(this.info.id, this.mask, (state, words) => this.panel.saved(state, words));
+    this.autosave = new Autosave(this, (state, words) => this.panel.saved(state, words));
     this.panel = new Panel(this);
     this.mask.onchange = (box) => this.changed(box);
     this.panel.start();
@@ -288,7 +289,7 @@ export class Editor {
     try {
       await this.autosave.save();
       const png = await encodePng(this.mask.compose(this.picture.options.rule, this.confidence), this.info.width, this.info.height);
-      const path = `queries/${this.info.id}/label?versions=${this.info.versions}&confirmed=${confirmed}`;
+      const path = `queries/${this.info.id}/label?versions=${this.versions}&confirmed=${confirmed}`;
       const result = await (await call(path, { method: "POST", body: png })).json();
       await this.#answered(result);
     } catch (error) {
@@ -305,7 +306,7 @@ export class Editor {
       this.close(false);
       this.leave(true, this);
     } else if (status === "held") {
-      this.info.versions += 1;
+      this.versions += 1;
       const again = { label: "Look again", value: "back" }, sure = { label: "It is right: submit", value: "sure", kind: "primary" };
       const choice = await ask({ title: "This label looks unusual", text: `It is held: ${why}.`, buttons: [sure, again] });
       if (choice === "sure") {
@@ -322,13 +323,17 @@ export class Editor {
     }
     const choice = await ask({
       title: "Somebody was faster",
-      text: `${error.message}. Your own work is kept as a draft.`,
+      text: `${error.message}. Your own work is kept as a draft until you choose.`,
       buttons: [{ label: "Replace theirs by mine", value: "mine" }, { label: "Keep theirs", value: "theirs", kind: "primary" }],
     });
     if (choice === "mine") {
-      this.info.versions = (await postJson(`queries/${this.info.id}/open`)).versions;
+      this.versions = (await postJson(`queries/${this.info.id}/open`)).versions;
       this.submitting = false;
       await this.submit();
+    } else if (choice === "theirs") {
+      await this.autosave.drop();
+      this.close(false);
+      this.leave(false, this);
     }
   }
 

@@ -37,12 +37,13 @@ export class Panel {
     this.undo.push(bindKeys(editor, this));
     this.choose(Number(sessionStorage.getItem("ssada-class") || 0));
     this.pickTool("superpixel");
-    this.saved(info.draft ? "saved" : "", info.draft ? this.#draftWords(info.draft) : "");
+    this.saved(info.draft ? "saved" : "", info.draft ? this.#draftWords(info) : "");
     this.refresh();
   }
 
-  #draftWords(draft) {
-    const words = draft.own ? "Your draft is back" : `You continue the draft of ${draft.name || "somebody"}`;
+  #draftWords({ draft, versions, history }) {
+    const since = draft.versions < versions ? `; ${history[versions - 1].annotator || "somebody"} answered meanwhile` : "";
+    const words = draft.own ? `Your draft is back${since}` : `You continue the draft of ${draft.name || "somebody"}`;
     toast(words);
     return words;
   }
