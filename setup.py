@@ -29,7 +29,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ssada_core", "ssada_core.*", "ssada_ros", "ssada_ros.*"]),
     package_data={
-        "ssada_core": ["py.typed", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
+        # Folder by folder: the setuptools of Ubuntu 22.04, which colcon uses there, takes ** for one folder.
+        "ssada_core": ["py.typed"],
+        "ssada_core.adaptation": ["*.html"],
+        "ssada_core.annotation": ["page/*"],
+        "ssada_core.evaluation": ["*.html"],
         "ssada_ros": ["py.typed"],
     },
     data_files=[

@@ -59,6 +59,8 @@ def command(
     """
     values = protocol_values(mode=mode, window=window, stride=stride, scales=scales, flip=flip)
     protocol = choose_protocol(preset, values, data)
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise ConfigError(f"--sheet {sheet}: there is no folder {sheet.parent}: make it first")
     settings = parse_settings(EngineSettings, {"backend": backend, "precision": precision}, source="command line")
     folder = resolve_model(model)
     label_space = read_manifest(folder).labels()
@@ -66,12 +68,12 @@ def command(
     with closing(_open_engine(folder, settings, protocol)) as engine:
         with progress_bar("evaluating") as tell:
             evaluation = evaluate(engine, samples, label_space.num_classes, on_progress=tell)
-        if sheet is not None:
+        _show(evaluation, label_space)
+        words = protocol.model_dump(mode="json") if protocol else None
+        figures = {"model": model, "data": data, "protocol": words, **evaluation.summary(label_space)}
+        report({**figures, "confusion_matrix": evaluation.matrix.tolist()}, json_file)
+        if sheet is not None:  # last: what was measured is not lost with it
             write_atomic(sheet, encode_png(worst_sheet(engine, samples, evaluation, label_space)))
-    _show(evaluation, label_space)
-    words = protocol.model_dump(mode="json") if protocol else None
-    figures = {"model": model, "data": data, "protocol": words, **evaluation.summary(label_space)}
-    report({**figures, "confusion_matrix": evaluation.matrix.tolist()}, json_file)
 
 
 def protocol_values(*, mode: str, window: str, stride: str, scales: str, flip: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -16,6 +15,7 @@ import zstandard
 from ssada_core.data.bag_messages import COMPRESSED_TYPE, IMAGE_TYPE, UNREADABLE, is_mask, typestore
 from ssada_core.data.bag_storage import RawMessage, StorageFile, open_storage
 from ssada_core.data.damage import Damage
+from ssada_core.data.image_files import natural
 from ssada_core.errors import BagError
 from ssada_core.settings import nearest
 
@@ -24,7 +24,6 @@ MISSING_FILE = "storage file that is missing or of no known kind"
 UNKNOWN_MESSAGE = "message that cannot be read"
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_NUMBERS = re.compile(r"(\d+)")
 
 
 class RecoveredBag:
@@ -127,7 +126,8 @@ class RecoveredBag:
     def _find_files(self, metadata: dict[str, Any]) -> list[Path]:
         if self.path.is_file():
             return [self.path]
-        there = sorted((file for file in self.path.iterdir() if file.name.endswith(_SUFFIXES)), key=_natural)
+        files = [file for file in self.path.iterdir() if file.name.endswith(_SUFFIXES)]
+        there = sorted(files, key=lambda file: natural(file.name))  # parts 2 and 10 in this order
         named = metadata.get("relative_file_paths")
         if not isinstance(named, list):
             return there
@@ -195,8 +195,3 @@ def _topics(metadata: dict[str, Any]) -> tuple[dict[str, str], dict[str, int]]:
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}, {}
     return types, counts
-
-
-def _natural(path: Path) -> list[Any]:
-    """Parts 2 and 10 of a split recording in this order."""
-    return [int(part) if part.isdigit() else part for part in _NUMBERS.split(path.name)]

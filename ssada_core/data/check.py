@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssada_core.data.file_samples import FileSamples
-from ssada_core.data.samples import Samples, check_sizes
+from ssada_core.data.samples import Samples, Subset, check_sizes
 from ssada_core.errors import DataError
 from ssada_core.labels import LabelSpace
 
@@ -97,15 +97,16 @@ def check_data(
 def _check_frame(samples: Samples, index: int, report: DataReport, seen: set[int]) -> None:
     name, image = samples.name(index), samples.image(index)
     report.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
-    if isinstance(samples, FileSamples):
-        raw = samples.raw_label(index)
+    files, number = _origin(samples, index)
+    if isinstance(files, FileSamples):
+        raw = files.raw_label(number)
         ids = set() if raw is None else {int(value) for value in np.flatnonzero(np.bincount(raw.ravel()))}
         seen |= ids
-        wrong = sorted(ids - samples.label_space.known_ids)
+        wrong = sorted(ids - files.label_space.known_ids)
         if wrong:
             raise DataError(
                 f"{name}: its label holds ids {', '.join(map(str, wrong))} that label space "
-                f"'{samples.label_space.name}' does not know: relabel them, or give the label space the files are in"
+                f"'{files.label_space.name}' does not know: relabel them, or give the label space the files are in"
             )
     label = samples.label(index)
     if label is None:
@@ -114,6 +115,13 @@ def _check_frame(samples: Samples, index: int, report: DataReport, seen: set[int
     check_sizes(name, image, label)
     report.labelled += 1
     report.pixels += np.bincount(label.ravel(), minlength=256)[: len(report.pixels)]
+
+
+def _origin(samples: Samples, index: int) -> tuple[Samples, int]:
+    """Where a frame is kept, however many choices of frames lie in between."""
+    while isinstance(samples, Subset):
+        samples, index = samples.origin(index)
+    return samples, index
 
 
 def _judge_labels(report: DataReport, needs_labels: bool) -> None:
@@ -133,7 +141,8 @@ def _judge_labels(report: DataReport, needs_labels: bool) -> None:
 
 
 def _judge_ids(samples: Samples, report: DataReport, label_space: LabelSpace, seen: set[int]) -> None:
-    mapped = isinstance(samples, FileSamples) and samples.label_space.id_map
+    files = _origin(samples, 0)[0] if len(samples) else samples
+    mapped = isinstance(files, FileSamples) and files.label_space.id_map
     if mapped and seen - {255} and max(mapped) >= label_space.num_classes > max(seen - {255}):
         report.notes.append(
             f"no id is above {max(seen - {255})}: if the files hold class ids already (train ids), open them with a "

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from ssada_core.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_NUMBERS = re.compile(r"(\d+)")
 
 
 def read_list(path: Path) -> list[tuple[int, list[str]]]:
@@ -35,6 +38,11 @@ def _words(path: Path, number: int, line: str) -> list[str]:
     if not 1 <= len(words) <= 2:
         raise DataError(f"{path}:{number}: {len(words)} paths: write 'image label', and quote paths that have spaces")
     return words
+
+
+def natural(name: str) -> list[Any]:
+    """A key that sorts ``part_2`` before ``part_10``."""
+    return [int(part) if part.isdecimal() else part for part in _NUMBERS.split(name)]
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

@@ -113,6 +113,10 @@ class Subset:
         self._samples = samples
         self._indices = list(indices)
 
+    def origin(self, index: int) -> tuple[Samples, int]:
+        """The collection that a frame comes from, and its number there."""
+        return self._samples, self._indices[index]
+
     def __len__(self) -> int:
         return len(self._indices)
 

@@ -11,7 +11,7 @@ from ssada_core.data.samples import Samples
 from ssada_core.errors import ConfigError
 from ssada_core.inference.deployment import deploy_for
 from ssada_core.inference.engine import EngineSettings
-from ssada_core.inference.load import load_engine, read_manifest
+from ssada_core.inference.load import ONNX_FILE, load_engine, read_manifest
 from ssada_core.labels import LabelSpace
 from ssada_core.replay.driver import LoadedModel
 from ssada_core.replay.figures import ModelFigures
@@ -94,10 +94,11 @@ def load(model: ReplayModel, folder: Path, settings: EngineSettings, log: Callab
 def describe(model: ReplayModel, loaded: LoadedModel) -> ModelFigures:
     """What ran, for the report."""
     height, width = loaded.engine.input_size
+    weights = model.folder / WEIGHTS_FILE  # which an imported ONNX graph has in itself
     return ModelFigures(
         reference=model.reference,
         version=model.version,
-        weights_sha256=sha256_file(model.folder / WEIGHTS_FILE),
+        weights_sha256=sha256_file(weights if weights.exists() else model.folder / ONNX_FILE),
         backend=loaded.engine.backend,
         precision=loaded.engine.precision,
         input_height=height,

@@ -93,11 +93,21 @@ def run_replay(
     damage = Damage()
     recording = _recording(options, space, settings, damage)
     until_ns = _until(options, settings, space) if options.adapt else None
-    out = run_folder(options.out, kind="replay")
+    truth = settings.truth.folder
+    inputs = [
+        str(options.bag),
+        *(str(model.folder) for model in models),
+        options.source_data,
+        options.evaluation,
+        truth,
+    ]
+    out = run_folder(options.out, kind="replay", inputs=inputs)
     with ExitStack() as stack:
         driver, driven, described = _open(models, recording, options, settings, out, until_ns, log, ros, on_frame)
         stack.callback(driver.close)
         done = play_into(out, recording, driver, space, options, settings, unseen_from_ns=until_ns, on_frame=on_frame)
+        if truth and not any(series.frames for series in results.series_figures(done.tally, space)):
+            log(f"no label of {truth} belongs to a frame: see --label-by, and how the files are named")
         learned = None
         if isinstance(driver, AdaptingDriver | JudgingDriver):
             took = settings.round_seconds if driven is None else None
@@ -245,7 +255,7 @@ def _until(options: ReplayOptions, settings: ReplaySettings, space: LabelSpace) 
         return None
     recording = Recording(RecoveredBag(options.bag, Damage()), space, settings.recording, TruthSettings(source="none"))
     stamps = recording.stamps()
-    return until_stamp(settings.adapt_until, min(stamps), max(stamps))
+    return until_stamp(settings.adapt_until, *settings.recording.played(min(stamps), max(stamps)))
 
 
 def first_frames(bag: Path, space: LabelSpace, settings: ReplaySettings, count: int) -> Samples:

@@ -25,6 +25,11 @@ class RecordingSettings(Settings):
             raise ValueError(f"end_s {self.end_s:g} is not after start_s {self.start_s:g}")
         return self
 
+    def played(self, first_ns: int, last_ns: int) -> tuple[int, int]:
+        """Where the played part of a recording begins and ends, in nanoseconds."""
+        end_ns = min(last_ns, first_ns + round(self.end_s * 1e9)) if self.end_s else last_ns
+        return min(first_ns + round(self.start_s * 1e9), end_ns), end_ns
+
 
 class TruthSettings(Settings):
     """Where ground truth comes from, if there is any."""
@@ -35,7 +40,8 @@ class TruthSettings(Settings):
     topic: str = Field("", description="Label topic; empty finds those named …/label.")
     folder: str = Field("", description="Folder of label images.")
     by: Literal["auto", "stamp", "order"] = Field(
-        "auto", description="How a folder's files belong to frames; auto: by stamp where all names are numbers."
+        "auto",
+        description="How a folder's files belong to frames; auto: by stamp where all names are stamps, else by order.",
     )
     tolerance_s: float = Field(0.0, ge=0, le=3600, description="Seconds a label's stamp may differ from its frame's.")
 

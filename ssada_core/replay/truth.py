@@ -12,7 +12,7 @@ from ssada_core.data.bag_messages import UNREADABLE, read_label, stamp_of
 from ssada_core.data.bag_recovery import RecoveredBag
 from ssada_core.data.damage import Damage
 from ssada_core.data.encodings import decode_label
-from ssada_core.data.image_files import images_by_stem, read_bytes
+from ssada_core.data.image_files import images_by_stem, natural, read_bytes
 from ssada_core.data.samples import Array, mapped_space
 from ssada_core.errors import BagError, ConfigError, DataError
 from ssada_core.labels import LabelSpace
@@ -22,6 +22,8 @@ from ssada_core.settings import nearest
 BROKEN_LABEL = "label that cannot be used, left out"
 _LABELS_KEPT = 8
 """Labels held while looking for a frame's own: some frames have none, and recorders swap neighbours."""
+_LEAST_STAMP_NS = 10_000_000
+"""Where all names are below this, they are frame numbers: no recording ends 10 ms after time began."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,13 @@ class FolderTruth:
         paths = images_by_stem(folder)
         stamps = {stem: _stamp(stem) for stem in paths}
         wrong = next((stem for stem, stamp in stamps.items() if stamp is None), None)
-        self._by_stamp = by == "stamp" or (by == "auto" and wrong is None)
+        numbered = max((stamp or 0 for stamp in stamps.values()), default=0) < _LEAST_STAMP_NS
+        self._by_stamp = by == "stamp" or (by == "auto" and wrong is None and not numbered)
         if self._by_stamp and wrong is not None:
             raise DataError(
                 f"{paths[wrong]} is not named by a stamp: nanoseconds, or seconds with a point; or by order"
             )
-        order = sorted(paths, key=lambda stem: stamps[stem] or 0) if self._by_stamp else list(paths)
+        order = sorted(paths, key=(lambda stem: stamps[stem] or 0) if self._by_stamp else natural)
         self._paths = [paths[stem] for stem in order]
         self._stamps = [stamps[stem] or 0 for stem in order]
 

@@ -233,6 +233,8 @@ def test_errors_are_one_line_with_a_remedy(run_dir: Path, tmp_path: Path) -> Non
     assert "no.txt" in one_line(no_list)
     backend = ssada("evaluate", "--model", model, "--data", "sim:day", "--backend", "tensorflow", status=2).err
     assert "'backend' is 'tensorflow'" in one_line(backend)
+    sheet = ssada("evaluate", "--model", model, "--data", "sim:day", "--sheet", tmp_path / "no" / "x.png", status=2).err
+    assert "there is no folder" in one_line(sheet)
     config = run_dir / "train.yaml"
     misspelt = ssada("train", "--config", config, "training.iteratons=1", status=2).err
     assert "'training.iteratons' (did you mean 'iterations'?)" in one_line(misspelt)

@@ -55,6 +55,16 @@ def test_ids_that_a_mapped_space_does_not_know_are_named_too(tmp_path: Path):
     assert report.problems[0].startswith("a: its label holds ids 90 that label space 'cityscapes' does not know")
 
 
+def test_a_choice_of_frames_is_checked_like_all_of_them(tmp_path: Path):
+    for name in ("a", "b"):
+        write(tmp_path, name, [[7, 26, 0], [90, 33, 255]])
+    space = LABEL_SPACES["cityscapes"]
+    samples = open_samples(f"every:1:frames:0-2:splits:{tmp_path}:train", space)
+    report = check_data(samples, space, needs_labels=False)
+    assert report.problem_count == 2
+    assert report.problems[1].startswith("b: its label holds ids 90 that")
+
+
 def test_a_label_of_another_size_and_a_broken_file(tmp_path: Path):
     write(tmp_path, "a", [[0, 0]])
     write(tmp_path, "b", [[0, 0, 0], [0, 0, 0]])

@@ -18,8 +18,11 @@ from ssada_core.errors import ConfigError, EngineError, ModelError
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.export import deploy
 from ssada_core.inference.import_onnx import check_choices, import_onnx
-from ssada_core.inference.load import load_engine, read_model
+from ssada_core.inference.load import ONNX_FILE, load_engine, read_model
 from ssada_core.labels import CAMVID, load_label_space
+from ssada_core.replay.driver import LoadedModel
+from ssada_core.replay.models import describe, find_models
+from ssada_core.store.files import sha256_file
 from ssada_core.store.model_files import verify
 from ssada_core.store.registry import ModelRegistry
 
@@ -192,6 +195,9 @@ def test_an_imported_model_is_a_model_like_others_but_for_training(tmp_path: Pat
     before = answer_of(folder, frame)
     deploy(folder)
     np.testing.assert_array_equal(answer_of(folder, frame).label, before.label)
+    engine = load_engine(tmp_path / "model", EngineSettings(backend="onnxruntime"))
+    figures = describe(find_models([str(tmp_path / "model")])[0], LoadedModel("m", engine))
+    assert figures.weights_sha256 == sha256_file(tmp_path / "model" / ONNX_FILE)
     with pytest.raises(ModelError, match="imported as an ONNX graph"):
         read_model(folder)
     with pytest.raises(EngineError, match="torch has no weights to run"):

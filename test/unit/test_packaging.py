@@ -55,6 +55,11 @@ def test_the_wheel_carries_what_is_no_python(wheel: zipfile.ZipFile, name: str):
     assert wheel.read(name) == (REPOSITORY / name).read_bytes()
 
 
+def test_no_pattern_needs_a_setuptools_that_walks_folders():
+    """Ubuntu 22.04's takes ** for one folder: colcon left the annotation page out."""
+    assert '"**' not in (REPOSITORY / "setup.py").read_text(encoding="utf-8")
+
+
 def test_the_wheel_carries_everything_that_the_packages_hold(wheel: zipfile.ZipFile):
     held = {name for name in repository_files() if name.startswith(("ssada_core/", "ssada_ros/"))}
     assert held - set(wheel.namelist()) == set()

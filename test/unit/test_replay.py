@@ -21,6 +21,7 @@ from ssada_core.data.encodings import encode_jpeg, encode_png
 from ssada_core.errors import BagError, ConfigError, DataError
 from ssada_core.replay.compare import compare
 from ssada_core.replay.recording import BROKEN_FRAME, DUPLICATE, GAP, NO_STAMP, OUT_OF_ORDER
+from ssada_core.replay.settings import RecordingSettings
 from ssada_core.replay.tally import Series
 from ssada_core.replay.truth import BROKEN_LABEL
 
@@ -112,6 +113,24 @@ def test_a_folder_of_labels_by_stamp_and_by_order(tmp_path: Path):
         record(path, folder=str(in_order), by="stamp")
     (by_stamp / "1000.2.png").write_bytes(encode_png(bags.truth(7)))  # seconds with a point
     assert labels_of(record(path, folder=str(by_stamp))[0]) == [None, 7, None, None, None]
+
+
+def test_numbered_labels_are_no_stamps_and_ten_comes_after_two(tmp_path: Path):
+    path = whole_bag(tmp_path / "bag", 11)
+    for folder, form in ((tmp_path / "padded", "{:06d}.png"), (tmp_path / "plain", "{}.png")):
+        folder.mkdir()
+        for index in range(11):
+            (folder / form.format(index)).write_bytes(encode_png(bags.truth(index)))
+        assert labels_of(record(path, folder=str(folder))[0]) == list(range(11)), folder
+        assert labels_of(record(path, folder=str(folder), by="stamp")[0]) == [None] * 11
+
+
+def test_a_share_of_the_drive_is_one_of_the_part_that_is_played():
+    assert RecordingSettings().played(100, 900) == (100, 900)
+    settings = RecordingSettings(start_s=2, end_s=6)
+    assert settings.played(5 * SECOND, 100 * SECOND) == (7 * SECOND, 11 * SECOND)
+    assert settings.played(5 * SECOND, 9 * SECOND) == (7 * SECOND, 9 * SECOND)
+    assert RecordingSettings(start_s=50).played(0, 9 * SECOND) == (9 * SECOND, 9 * SECOND)
 
 
 def test_what_is_broken_is_left_out_and_counted(tmp_path: Path):
