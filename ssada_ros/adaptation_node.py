@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from ssada_core.adaptation.adapter import Adapter
 from ssada_core.annotation.page_process import PageProcess
 from ssada_core.annotation.submit import SubmitResult
-from ssada_core.errors import ConfigError, SsadaError
+from ssada_core.errors import ConfigError, DataError, SsadaError, StoreError
 from ssada_core.store.pool import FrameRecord
 from ssada_ros import diagnostics
 from ssada_ros.adaptation_loop import AdaptationLoop, Answer
@@ -66,6 +66,7 @@ class AdaptationNode(ManagedNode):
         self._loop: AdaptationLoop | None = None
         self._neighbour: Neighbour | None = None
         self._cameras: dict[str, Camera] = {}
+        self._said: set[str] = set()
 
     # -- transitions ---------------------------------------------------------------------------
 
@@ -153,12 +154,22 @@ class AdaptationNode(ManagedNode):
     # -- what the adapter tells (Listener) -------------------------------------------------------
 
     def on_queries(self, records: Sequence[FrameRecord]) -> None:
-        """Publish queried frames; the header's frame_id is the query's id."""
+        """Publish queried frames; the header's frame_id is the query's id. One that cannot be read is left out."""
         pool = self._configured().pool
         message = Image()
         for record in records:
             header = make_header(record.stamp_ns, str(record.query_id))
-            self._queries.publish(fill_image(message, pool.image(record), "bgr8", header))
+            try:
+                image = pool.image(record)
+            except (StoreError, DataError) as error:
+                self._warn_once(f"query {record.query_id} is not asked, its frame cannot be read: {error}")
+                continue
+            self._queries.publish(fill_image(message, image, "bgr8", header))
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._said:
+            self._said.add(words)
+            self.get_logger().warning(words)
 
     def on_label(self, result: SubmitResult) -> None:
         """Answer whoever sent a label."""

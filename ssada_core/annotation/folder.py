@@ -63,6 +63,7 @@ class FolderExchange:
         self._labels = Path(labels_dir)
         self._settings = settings or LabelCheckSettings()
         self._settle_seconds = settle_seconds
+        self._unread: set[str] = set()
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         for folder in (self._queries, *(self._labels / name for name in _FOLDERS.values())):
             make_directory(folder)
@@ -75,6 +76,8 @@ class FolderExchange:
     def write_queries(self) -> list[Path]:
         """Write the open questions that are not there yet, and take away those that are no longer open.
 
+        One whose frame cannot be read costs itself alone.
+
         Returns:
             The images written.
 
@@ -85,13 +88,22 @@ class FolderExchange:
         for path in self._queries.iterdir():
             if _QUERY_FILE.fullmatch(path.stem) and path.suffix in {".jpg", ".json"} and path.stem not in open_queries:
                 path.unlink(missing_ok=True)
-        return [
-            self._write_query(str(query_id), record)
+        missing = {
+            query_id: record
             for query_id, record in open_queries.items()
             if not (self._queries / f"{query_id}.jpg").exists()
-        ]
+        }
+        written = [self._write_query(str(query_id), record) for query_id, record in missing.items()]
+        return [path for path in written if path is not None]
 
-    def _write_query(self, query_id: str, record: FrameRecord) -> Path:
+    def _write_query(self, query_id: str, record: FrameRecord) -> Path | None:
+        try:
+            image = self._pool.image_bytes(record)
+        except StoreError as error:
+            if query_id not in self._unread:
+                self._unread.add(query_id)
+                _log.warning("query %s is not asked, its frame cannot be read: %s", query_id, error)
+            return None
         facts = {
             "query_id": query_id,
             "camera": record.camera,
@@ -103,7 +115,7 @@ class FolderExchange:
         }
         write_json(self._queries / f"{query_id}.json", facts)  # first: whoever sees the image finds the facts
         path = self._queries / f"{query_id}.jpg"
-        write_atomic(path, self._pool.image_bytes(record))
+        write_atomic(path, image)
         return path
 
     def poll(self) -> list[SubmitResult]:

@@ -328,6 +328,24 @@ def test_open_queries_are_asked_again_after_a_restart(bench):
     assert later[0] == before
 
 
+def test_a_damaged_image_of_an_open_query_costs_this_query_only(bench, capfd):
+    b = started(bench())
+    asked(b)
+    b.node.trigger_deactivate()
+    pool = b.node._adapter.pool
+    damaged, *others = pool.frames(states=["queried"])
+    path = pool.root / damaged.image_file
+    path.write_bytes(path.read_bytes()[:-500])
+    assert b.node.trigger_cleanup() == OK
+    later = b.watch(Image, "ssada/query", qos.query_profile(depth=20))
+    started(b)
+    b.until(lambda: len(later) >= len(others))
+    b.node.on_queries([damaged, *others])  # as while it runs
+    b.until(lambda: len(later) >= 2 * len(others))
+    assert {query.header.frame_id for query in later} == {record.query_id for record in others}
+    assert capfd.readouterr().err.count(f"query {damaged.query_id} is not asked") == 1
+
+
 def test_a_label_that_cannot_be_stored_is_refused_not_swallowed(bench, monkeypatch):
     b = started(bench())
     human = asked(b)

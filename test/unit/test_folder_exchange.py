@@ -76,6 +76,20 @@ def test_questions_are_written_once_and_taken_away_when_answered(
     assert tree(tmp_path / "queries") == sorted([*rest, "notes.txt"])
 
 
+def test_a_frame_that_has_gone_costs_its_question_only(
+    pool: FramePool, queries: list[str], exchange: FolderExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pool.root / str(pool.frames(states=["queried"])[0].image_file)
+    image = path.read_bytes()
+    path.unlink()
+    for expected in (queries[1:], []):
+        assert [written.stem for written in exchange.write_queries()] == expected
+    assert caplog.text.count(f"query {queries[0]} is not asked") == 1
+    path.write_bytes(image)
+    assert [written.stem for written in exchange.write_queries()] == queries[:1]
+    assert tree(tmp_path / "queries") == sorted(f"{query}.{ext}" for query in queries for ext in ("jpg", "json"))
+
+
 def test_a_label_goes_in_and_its_file_to_done(
     pool: FramePool, queries: list[str], exchange: FolderExchange, labels: Path
 ) -> None:
