@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleState
 from std_msgs.msg import String
 
 from ssada_core.errors import ConfigError, EncodingError, ModelError
+from ssada_core.store.models import is_pinned
 from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
 from ssada_ros import diagnostics
 from ssada_ros.camera_info import InfoFollower
@@ -70,9 +71,7 @@ class SegmentationNode(ManagedNode):
             for name, camera in cameras.items():
                 self._add_camera(name, camera, undo)
             self._label_topics.publish(slot.model.label_space)
-            if settings.follow_promotions:
-                follow = self.create_subscription(String, "ssada/promoted", self._on_promoted, latched_profile())
-                undo.callback(self.destroy_subscription, follow)
+            self._follow_promotions(undo)
             self._undo_configure = undo.pop_all()
         engine, topics = slot.model.engine, ", ".join(camera.topic for camera in cameras.values())
         self.get_logger().info(f"model {slot.version} on {engine.backend} {engine.precision}, cameras: {topics}")
@@ -170,6 +169,15 @@ class SegmentationNode(ManagedNode):
             one.look()
 
     # -- model -----------------------------------------------------------------------------------
+
+    def _follow_promotions(self, undo: ExitStack) -> None:
+        if not self.settings.follow_promotions:
+            return
+        if is_pinned(self.settings.model):
+            self.get_logger().info(f"model {self.settings.model} is pinned: promotions are not followed")
+            return
+        follow = self.create_subscription(String, "ssada/promoted", self._on_promoted, latched_profile())
+        undo.callback(self.destroy_subscription, follow)
 
     def _load_version(self, version: str) -> LoadedModel:
         # Only versions of the registry that this node was started with: a message names no path.

@@ -25,7 +25,9 @@ class SegmentationSettings(CameraInputSettings):
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     trusted_key: str = Field("", description="Public key without whose signature no model is run; empty: none.")
-    follow_promotions: bool = Field(True, description="Swap to versions announced on ssada/promoted.")
+    follow_promotions: bool = Field(
+        True, description="Swap to versions announced on ssada/promoted; never where model is REGISTRY@VERSION."
+    )
     rate: float = Field(
         0.0, ge=0.0, le=1000.0, description="Masks per second and camera at most; 0 for all. May change while running."
     )

@@ -53,8 +53,8 @@ def resolve_model(reference: str) -> Path:
     Raises:
         ModelError: if there is no such thing, listing what there is.
     """
-    folder, separator, version = reference.rpartition("@")
-    if separator and Path(folder).is_dir():
+    if is_pinned(reference):
+        folder, _, version = reference.rpartition("@")
         return ModelRegistry(folder).path(version)
     path = Path(reference)
     if (path / MANIFEST_FILE).is_file():
@@ -63,6 +63,12 @@ def resolve_model(reference: str) -> Path:
         registry = ModelRegistry(path)
         return registry.path(registry.current_or_fail())
     return _shipped(reference)
+
+
+def is_pinned(reference: str) -> bool:
+    """Whether a reference names one version of a registry (``FOLDER@v0003``), whatever the current one is."""
+    folder, separator, _ = reference.rpartition("@")
+    return bool(separator) and Path(folder).is_dir()
 
 
 def _is_registry(path: Path) -> bool:

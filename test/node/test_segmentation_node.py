@@ -388,6 +388,17 @@ def test_a_node_that_does_not_follow_stays(bench):
     assert model_of(models) == "v0001"
 
 
+def test_a_pinned_version_stays_whatever_is_announced(bench, registry, capfd):
+    b = started(bench(model=f"{registry.root}@v0002"))
+    camera = CameraPublisher(b)
+    models = b.watch(String, "/segmentation_node/model", qos.latched_profile())
+    promote(b)('{"version": "v0001", "reason": "in use at the start"}')
+    b.until(lambda: models, every=steady(camera))
+    b.spin(1.0)
+    assert model_of(models) == "v0002"
+    assert capfd.readouterr().err.count("is pinned: promotions are not followed") == 1
+
+
 def test_label_info(bench):
     vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not on PyPI: needs a ROS installation")
     b = started(bench())
