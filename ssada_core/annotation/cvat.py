@@ -6,7 +6,10 @@ project's data set it brings frames and masks, uploaded as a task's annotations 
 
 from __future__ import annotations
 
+import contextlib
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +21,7 @@ from ssada_core.data.samples import Array
 from ssada_core.errors import DataError, EncodingError
 from ssada_core.labels import IGNORE, Color, LabelSpace
 from ssada_core.settings import nearest
-from ssada_core.store.files import store_error
+from ssada_core.store.files import beside, store_error
 
 LABEL_MAP = "labelmap.txt"
 CLASSES, OBJECTS, IMAGES = "SegmentationClass", "SegmentationObject", "JPEGImages"
@@ -27,6 +30,8 @@ VOID = ("background", "unlabelled", "unlabeled", "void", "ignore")
 """Names that mean "no class", unless the label space has a class of that name; the first free one is written."""
 MAX_BYTES, MAX_MASKS = 64 << 20, 100_000
 """Larger files and archives with more masks are refused before memory is taken for them."""
+_BROKEN = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeDecodeError)
+"""What a corrupt, encrypted or cut archive raises; RuntimeError also for compressions that nobody can read."""
 _VOID_COLOURS: tuple[Color, ...] = ((0, 0, 0), (224, 224, 192), (1, 1, 1))
 
 
@@ -39,7 +44,7 @@ class CvatMasks:
         Raises:
             StoreError: if the disk refuses.
         """
-        temporary = out.with_name(f".{out.name}.tmp")
+        temporary = beside(out)
         try:
             with zipfile.ZipFile(temporary, "w") as archive:
                 count = _write(archive, items, space)
@@ -47,7 +52,8 @@ class CvatMasks:
         except OSError as error:
             raise store_error("write", out, error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what hindered the writing may hinder this too
+                temporary.unlink(missing_ok=True)
         return count
 
     def read(self, source: Path, space: LabelSpace) -> Iterator[Mask]:
@@ -59,7 +65,7 @@ class CvatMasks:
         try:
             with zipfile.ZipFile(source) as archive:
                 yield from _read(archive, source, space)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _BROKEN as error:
             raise DataError(
                 f"{source} cannot be read as a zip file ({error}): export 'Segmentation mask 1.1'"
             ) from error
@@ -186,7 +192,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(info) as file:
             data = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:  # corrupt, encrypted, cut short
+    except _BROKEN as error:
         raise DataError(f"{info.filename} cannot be read ({error}): export it again") from error
     if len(data) > MAX_BYTES:
         raise DataError(f"{info.filename} is larger than it says, at most {MAX_BYTES} bytes are taken")

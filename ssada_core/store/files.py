@@ -37,7 +37,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
         DiskFullError: if there is no room; nothing is left behind and the old content stays.
         StoreError: if the folder is missing, read-only or not ours.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    temporary = beside(path)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -50,6 +50,17 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """A new name in the folder of ``path`` for what is to become it once it is finished.
+
+    Raises:
+        StoreError: if ``path`` names no file, as ``.`` and ``/`` do not.
+    """
+    if not path.name:
+        raise StoreError(f"cannot write {path}: it is a folder: name a file")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (whatever json can write)

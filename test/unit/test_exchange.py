@@ -17,7 +17,7 @@ from ssada_core.annotation.exchange import export_pool, import_masks
 from ssada_core.annotation.plain import CityscapesMasks
 from ssada_core.data.encodings import decode_compressed, decode_label, encode_png
 from ssada_core.data.lists import open_samples
-from ssada_core.errors import ConfigError, DataError
+from ssada_core.errors import ConfigError, DataError, StoreError
 from ssada_core.labels import BEV, CAMVID, CITYSCAPES, LabelSpace
 from ssada_core.store.pool import Choice, FramePool, PoolSettings
 
@@ -252,6 +252,49 @@ def test_an_archive_never_leads_out_of_itself_and_huge_files_are_not_unpacked(ma
     assert [result.status for result in results] == ["refused", "refused"]
     assert any("at most" in result.why for result in results)
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("damaged", ["mask", "labelmap.txt"])
+def test_a_damaged_archive_is_one_line(make_pool, tmp_path, packing, damaged):
+    pool = make_pool()
+    first = ids(pool)[0]
+    names = {"labelmap.txt": "labelmap.txt", "mask": f"SegmentationClass/{first}.png"}
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr(names["labelmap.txt"], "road:128,64,128::\n" * 500)
+        archive.writestr(names["mask"], np.random.default_rng(0).bytes(5000))
+        start = archive.getinfo(names[damaged]).header_offset + 30 + len(names[damaged])
+        size = archive.getinfo(names[damaged]).compress_size
+    data = bytearray(path.read_bytes())
+    data[start + 12 : start + size - 8] = b"\xff" * (size - 20)
+    path.write_bytes(data)
+    if damaged == "mask":
+        (result,) = import_masks(pool, path, format_name="cvat", annotator="Ada")
+        why = result.why
+    else:
+        with pytest.raises(DataError) as caught:
+            import_masks(pool, path, format_name="cvat", annotator="Ada")
+        why = str(caught.value)
+    assert "cannot be read" in why
+    assert "\n" not in why
+
+
+def test_a_name_that_is_no_text_is_one_line(make_pool, tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é.png", b"")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(DataError, match="cannot be read as a zip file"):
+        import_masks(make_pool(), path, format_name="cvat", annotator="Ada")
+
+
+@pytest.mark.parametrize("out", ["file/x.zip", ".", "/"])
+def test_where_nothing_can_be_written_is_one_line(make_pool, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("no folder")
+    with pytest.raises(StoreError, match=r"cannot write (file/x\.zip|\.|/): "):
+        export_pool(make_pool(), Path(out), format_name="cvat", content="open")
 
 
 def test_wrong_words_are_answered_with_the_right_ones(make_pool, tmp_path):
