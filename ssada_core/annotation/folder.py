@@ -28,6 +28,7 @@ _FOLDERS: dict[Status, str] = {"accepted": "done", "held": "held", "refused": "r
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _PNG_END = b"IEND\xaeB\x60\x82"
 _QUERY_FILE = re.compile(r"[0-9a-f]{6}-\d{6,}")
+_SUFFIXES = frozenset({".jpg", ".json"})
 _MAX_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
@@ -85,15 +86,19 @@ class FolderExchange:
             StoreError: if the disk refuses.
         """
         open_queries = {record.query_id: record for record in self._pool.frames(states=["queried"])}
-        for path in self._queries.iterdir():
-            if _QUERY_FILE.fullmatch(path.stem) and path.suffix in {".jpg", ".json"} and path.stem not in open_queries:
-                path.unlink(missing_ok=True)
-        missing = {
-            query_id: record
+        path = self._queries
+        try:
+            there = set(self._queries.iterdir())  # a stick may be pulled at any moment
+            for path in there:
+                if _QUERY_FILE.fullmatch(path.stem) and path.suffix in _SUFFIXES and path.stem not in open_queries:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error("write", path, error) from error
+        written = [
+            self._write_query(str(query_id), record)
             for query_id, record in open_queries.items()
-            if not (self._queries / f"{query_id}.jpg").exists()
-        }
-        written = [self._write_query(str(query_id), record) for query_id, record in missing.items()]
+            if self._queries / f"{query_id}.jpg" not in there
+        ]
         return [path for path in written if path is not None]
 
     def _write_query(self, query_id: str, record: FrameRecord) -> Path | None:
@@ -171,7 +176,10 @@ class FolderExchange:
     def _settled(self, name: str, size: int) -> bool:
         """Whether an incomplete file has not changed for so long that nobody can still be writing it."""
         now = time.monotonic()
-        mark = (size, (self._labels / name).lstat().st_mtime_ns)
+        try:
+            mark = (size, (self._labels / name).lstat().st_mtime_ns)
+        except OSError as error:
+            raise store_error("read", self._labels / name, error) from error
         before, since = self._seen.get(name, (None, now))
         if before != mark:
             since = now

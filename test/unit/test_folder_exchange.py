@@ -11,7 +11,7 @@ import pytest
 
 from ssada_core.annotation.folder import FolderExchange
 from ssada_core.annotation.submit import submit
-from ssada_core.errors import ConfigError
+from ssada_core.errors import ConfigError, StoreError
 from ssada_core.labels import CAMVID
 from ssada_core.store.pool import Choice, FramePool, PoolSettings
 
@@ -167,6 +167,40 @@ def test_a_file_that_stopped_growing_is_refused(exchange: FolderExchange, querie
     (labels / f"{queries[0]}.png").write_bytes(whole[:60])
     results = exchange.poll() + exchange.poll()
     assert [result.status for result in results] == ["refused"]
+
+
+def test_a_folder_that_vanishes_is_one_line_and_filled_again_when_it_is_back(
+    exchange: FolderExchange, queries: list[str], tmp_path: Path
+) -> None:
+    assert len(exchange.write_queries()) == 3
+    (tmp_path / "queries").rename(tmp_path / "pulled")
+    with pytest.raises(StoreError, match=r"cannot write .*queries: the folder does not exist"):
+        exchange.write_queries()
+    (tmp_path / "queries").mkdir()
+    assert len(exchange.write_queries()) == 3
+    assert exchange.write_queries() == []
+
+
+def test_what_cannot_be_taken_away_is_one_line(pool: FramePool, exchange: FolderExchange, tmp_path: Path) -> None:
+    stuck = tmp_path / "queries" / f"{pool.pool_id}-999999.jpg"
+    stuck.mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*999999\.jpg"):
+        exchange.write_queries()
+
+
+def test_a_label_that_vanishes_while_it_is_read_ends_nothing(
+    pool: FramePool, queries: list[str], tmp_path: Path, labels: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Pulled(FolderExchange):
+        def _read(self, name: str) -> bytes | None:
+            data = super()._read(name)
+            (labels / name).unlink()
+            return data
+
+    exchange = Pulled(pool, tmp_path / "queries", labels)
+    (labels / f"{queries[0]}.png").write_bytes(b"half a label")
+    assert exchange.poll() == []
+    assert "there is no such file" in caplog.text
 
 
 def test_links_are_never_followed(
