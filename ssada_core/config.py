@@ -24,7 +24,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror}: give the path of a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, dates that are none
         raise ConfigError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
@@ -46,14 +46,17 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """``["training.iterations=5"]`` → ``{"training": {"iterations": 5}}``; values are read as YAML.
 
     Raises:
-        ConfigError: if an override has no ``=``.
+        ConfigError: if an override has no ``=``, or its value is no YAML.
     """
     result: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"override '{override}' is not of the form key=value, such as training.iterations=100")
-        value: Any = yaml.safe_load(text)
+        try:
+            value: Any = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"override '{override}' is not YAML: {' '.join(str(error).split())}") from error
         for part in reversed(key.split(".")):
             value = {part: value}
         result = merge(result, value)

@@ -238,8 +238,8 @@ def load_label_space(reference: str) -> LabelSpace:
         raise ConfigError(f"unknown label space '{reference}'{nearest(reference, list(LABEL_SPACES))}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"label space file {path}: {error}") from error
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, dates that are none
+        raise ConfigError(f"label space file {path}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"label space file {path}: expected a mapping with 'classes' and 'colors'")
     return LabelSpace.from_dict(values, source=str(path))

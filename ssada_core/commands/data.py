@@ -106,7 +106,7 @@ def source_pack(
     data: Annotated[str, typer.Option(help="Labelled frames the model was first trained on.")],
     out: Annotated[Path, typer.Argument(help="The pack, *.zip.")],
     frames: Annotated[int, typer.Option(help="Frames to choose, balanced by class.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides between equally good frames.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides between equally good frames.")] = 0,
     label_space: LabelsOption = "camvid",
 ) -> None:
     """Choose a class-balanced few hundred labelled frames and put them into one file.

@@ -19,6 +19,7 @@ from ssada_core.labels import CAMVID, LabelSpace
 _SIMULATED = re.compile(r"sim:(\w+)(?::(\d+)(?::(\d+)-(\d+)(?::([1-9]\d*))?)?)?")
 _STRETCH = re.compile(r"(frames|except):(\d+)-(\d+):(.+)")
 _SIMULATED_FRAMES = 200
+_DIGITS = 9
 
 
 class ListSamples(FileSamples):
@@ -217,6 +218,8 @@ def _simulated(reference: str) -> SimulatedSamples:
     if match is None:
         raise DataError(f"'{reference}' is not sim:DOMAIN[:SEED[:START-STOP[:STEP]]], such as sim:night:0:100-200:5")
     domain, seed, start, stop, step = match.groups()
+    if any(len(number or "") > _DIGITS for number in (seed, start, stop, step)):
+        raise DataError(f"'{reference}': SEED, START, STOP and STEP have at most {_DIGITS} digits")
     indices = range(int(start or 0), int(stop or _SIMULATED_FRAMES), int(step or 1))
     if not indices:
         raise DataError(f"'{reference}' has no frames: STOP comes after START")

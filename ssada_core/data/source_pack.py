@@ -253,6 +253,8 @@ def _entry(number: int, name: str) -> PackFrame:
 
 
 def _write(out: Path, index: PackIndex, samples: Samples, chosen: Sequence[int], quality: int) -> None:
+    if not out.name:  # "." and "/"
+        raise DataError(f"source pack {out} cannot be written: it is a folder: name a file")
     work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

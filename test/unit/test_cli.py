@@ -241,7 +241,16 @@ def test_errors_are_one_line_with_a_remedy(run_dir: Path, tmp_path: Path) -> Non
     assert "no pool.sqlite" in one_line(ssada("pool", "stats", tmp_path, status=1).err)
 
 
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_folder_is_no_file_to_write(out: str, tmp_path: Path) -> None:
+    pack = ("source", "pack", "--data", "sim:day:1:0-5", "--frames", "1")
+    assert "it is a folder: name a file" in one_line(ssada(*pack, out, status=1).err)
+    FramePool(tmp_path, PoolSettings(keep_free_share=0.0), label_space=CAMVID).close()
+    assert "it is a folder: name a file" in one_line(ssada("pool", "stats", tmp_path, "--json", out, status=1).err)
+
+
 def test_wrong_use_is_status_2(tmp_path: Path) -> None:
+    assert "--seed" in ssada("source", "pack", "--data", "sim:day", "--seed", "-1", "x.zip", status=2).err
     assert "No such option" in ssada("evaluate", "--modle", "x", status=2).err
     assert "mcap or sqlite3" in ssada("bag", "create", "--images", tmp_path, "--storage", "ros1", "b", status=2).err
     assert "No such file" in one_line(ssada("train", "--config", tmp_path / "none.yaml", status=2).err)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.config import load_settings, load_yaml, parse_overrides
 from ssada_core.errors import ConfigError
+from ssada_core.labels import load_label_space
 from ssada_core.learning.offline import OfflineSettings
 from ssada_core.resources import resource
 from ssada_core.settings import merge
@@ -59,6 +60,24 @@ def test_an_empty_file_is_an_empty_mapping(tmp_path: Path):
 def test_what_is_no_mapping_is_refused_in_one_line(tmp_path: Path, text: str, words: str):
     with pytest.raises(ConfigError, match=words) as caught:
         load_yaml(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"a: \xff\xfe\n", b"a: 2024-13-45\n"])
+def test_what_is_no_text_or_no_value_is_refused_in_one_line(tmp_path: Path, data: bytes):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(data)
+    for load in (load_yaml, lambda file: load_label_space(str(file))):
+        with pytest.raises(ConfigError, match=r"x\.yaml") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["out=[", "a.b={", "d=2024-13-45"])
+def test_an_override_that_is_no_yaml_is_refused_in_one_line(override: str):
+    with pytest.raises(ConfigError, match="is not YAML") as caught:
+        parse_overrides([override])
+    assert override in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

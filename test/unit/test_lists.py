@@ -249,6 +249,8 @@ def test_open_simulated_drive() -> None:
         ("none", "'none' is not there"),
         ("sim:day:x", "is not sim:DOMAIN"),
         ("sim:day:0:20-10", "has no frames"),
+        ("sim:day:0:0-99999999999999999999", "at most 9 digits"),
+        (f"sim:day:{'9' * 5000}", "at most 9 digits"),
         ("sim:nigth", "did you mean 'night'"),
     ],
 )
