@@ -246,12 +246,12 @@ class AdaptationNode(ManagedNode):
         status = {**self._configured().status(), "trouble": trouble, "training_waits": waits}
         self._status.publish(String(data=json.dumps(status)))
         room = pool_room(self.settings.pool_dir, self.settings.pool, status["pool"], status["pool_bytes"])
-        statuses = adaptation_statuses(self.get_name(), {**status, "room": room})
+        statuses = adaptation_statuses(diagnostics.node_name(self), {**status, "room": room})
         self._diagnostics.publish(diagnostics.diagnostic_array(self, statuses))
 
     def _on_thread_failure(self, failure: Exception) -> None:
         """Say it where it is looked for; then the process ends with the traceback."""
-        status = failure_status(self.get_name(), failure)
+        status = failure_status(diagnostics.node_name(self), failure)
         self._diagnostics.publish(diagnostics.diagnostic_array(self, [status]))
         self._diagnostics.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
 

@@ -204,7 +204,7 @@ class CameraNode(ManagedNode):
             "longest_gap_ms": longest * 1e3,
             "subscribers": self._image.get_subscription_count(),
         }
-        status = diagnostics.status(f"{self.get_name()}: camera", level, words, values)
+        status = diagnostics.status(f"{diagnostics.node_name(self)}: camera", level, words, values)
         self._diagnostics.publish(diagnostics.diagnostic_array(self, [status]))
 
     def _judge(self, rate: float) -> tuple[bytes, str]:

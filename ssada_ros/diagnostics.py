@@ -13,6 +13,16 @@ ERROR = DiagnosticStatus.ERROR
 STALE = DiagnosticStatus.STALE
 
 
+def node_name(node: Node) -> str:
+    """What the names of a node's statuses begin with, such as ``robot1/segmentation_node``."""
+    return str(node.get_fully_qualified_name()).lstrip("/")
+
+
+def namespace_of(name: str) -> str:
+    """The namespace of the node that a status is of, by its name: ``robot1``; empty for none."""
+    return name.partition(": ")[0].rpartition("/")[0]
+
+
 def status(name: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticStatus:
     """One status; floats are rounded to two decimals."""
     return DiagnosticStatus(

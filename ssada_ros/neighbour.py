@@ -1,7 +1,8 @@
-"""The adaptation's eye on the masks: their latency from ``/diagnostics``, and from it whether training waits."""
+"""The adaptation's eye on its own robot's masks: their latency from ``/diagnostics``, and whether training waits."""
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from rclpy.node import Node
 
 from ssada_core.adaptation.sharing import PauseRule, Seen, SharingSettings, tell, too_hot
 from ssada_core.errors import StoreError
+from ssada_ros import diagnostics
 from ssada_ros.qos import reliable_profile
 from ssada_ros.statistics import LATENCY_KEY
 
@@ -40,14 +42,19 @@ class Neighbour:
         return self._rule.reason
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        own = self._node.get_namespace().strip("/")
         for status in message.status:
+            if diagnostics.namespace_of(status.name) != own:  # another robot's
+                continue
             for pair in status.values:
-                if pair.key == LATENCY_KEY:
-                    self._heard[status.name] = (float(pair.value), time.monotonic())
+                value = _figure(pair.value) if pair.key == LATENCY_KEY else None
+                if value is not None:
+                    self._heard[status.name] = (value, time.monotonic())
 
     def _look(self) -> None:
         now = time.monotonic()
-        p99 = max((value for value, heard in self._heard.values() if now - heard < NEWS_S), default=0.0)
+        self._heard = {name: news for name, news in self._heard.items() if now - news[1] < NEWS_S}
+        p99 = max((value for value, _ in self._heard.values()), default=0.0)
         before = self._rule.reason
         reason = self._rule.update(Seen(p99, too_hot()), now)
         if bool(reason) != bool(before):
@@ -60,3 +67,12 @@ class Neighbour:
             tell(self._rounds, reason)
         except StoreError as error:
             self._node.get_logger().warning(f"training cannot be told to wait: {error}")
+
+
+def _figure(text: str) -> float | None:
+    """What the text says, None where it is no figure: anybody may publish diagnostics."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

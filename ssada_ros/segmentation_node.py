@@ -118,7 +118,7 @@ class SegmentationNode(ManagedNode):
     def _add_camera(self, name: str, camera: Camera, undo: ExitStack) -> None:
         channel = self._channels[name] = CameraChannel(camera, CameraOutput(self, name, self.settings, undo))
         undo.callback(self._channels.pop, name)
-        self._watches[name] = CameraWatch(self.get_name(), channel)
+        self._watches[name] = CameraWatch(diagnostics.node_name(self), channel)
         undo.callback(self._watches.pop, name)
 
     def _start_inference(self, slot: ModelSlot, undo: ExitStack) -> FrameMailbox:
@@ -216,7 +216,7 @@ class SegmentationNode(ManagedNode):
     # -- diagnostics -----------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
-        statuses = [model_status(self.get_name(), self._configured_slot())]
+        statuses = [model_status(diagnostics.node_name(self), self._configured_slot())]
         statuses += [self._camera_status(name) for name in self._channels]
         self._diagnostics.publish(diagnostics.diagnostic_array(self, statuses))
 
@@ -236,7 +236,7 @@ class SegmentationNode(ManagedNode):
 
     def _on_thread_failure(self, failure: Exception) -> None:
         """Say it where it is looked for; then the process ends with the traceback."""
-        status = failure_status(self.get_name(), failure)
+        status = failure_status(diagnostics.node_name(self), failure)
         self._diagnostics.publish(diagnostics.diagnostic_array(self, [status]))
         self._diagnostics.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
 

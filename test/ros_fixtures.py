@@ -70,9 +70,10 @@ def ros_arguments(parameters):
 class Bench:
     """A node under test and a watcher, spun by the test itself."""
 
-    def __init__(self, factory, **parameters):
+    def __init__(self, factory, *, namespace="", **parameters):
         dotted = {name.replace("__", "."): value for name, value in parameters.items()}
-        rclpy.init(args=ros_arguments(dotted))
+        remapping = ["-r", f"__ns:={namespace}"] if namespace else []
+        rclpy.init(args=[*ros_arguments(dotted), *remapping])
         try:
             self.node = factory()
         except BaseException:

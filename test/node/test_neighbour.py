@@ -24,10 +24,26 @@ from ssada_ros.statistics import LATENCY_KEY
 pytestmark = pytest.mark.ros
 
 
-def test_training_waits_while_the_masks_are_slow_and_no_longer(ros_domain, tmp_path, monkeypatch):
+def around():
+    """What else is heard on the topic: slow masks of other robots, and values that are no figures."""
+    others = [
+        diagnostics.status(name, diagnostics.OK, "", {LATENCY_KEY: 500.0})
+        for name in ("robot2/segmentation_node: front", "robot1/arm/segmentation_node: front")
+    ]
+    strange = [
+        diagnostics.status(f"{prefix}planner: 7", diagnostics.OK, "", {LATENCY_KEY: words})
+        for prefix in ("", "robot1/")
+        for words in ("n/a", "inf", "nan", "")
+    ]
+    return [*others, *strange]
+
+
+@pytest.mark.parametrize("namespace", ["", "/robot1"])
+def test_training_waits_while_the_own_masks_are_slow_and_no_longer(ros_domain, tmp_path, monkeypatch, namespace):
     monkeypatch.setattr(neighbour, "too_hot", lambda: "")
     rclpy.init(args=[])
-    node, masks = rclpy.create_node("listening"), rclpy.create_node("masks")
+    node, masks = (rclpy.create_node(name, namespace=namespace) for name in ("listening", "masks"))
+    name = f"{diagnostics.node_name(masks)}: front"
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     executor.add_node(masks)
@@ -37,8 +53,8 @@ def test_training_waits_while_the_masks_are_slow_and_no_longer(ros_domain, tmp_p
         end = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < end
-            status = diagnostics.status("segmentation_node: front", diagnostics.OK, "", {LATENCY_KEY: p99})
-            publisher.publish(diagnostics.diagnostic_array(masks, [status]))
+            status = diagnostics.status(name, diagnostics.OK, "", {LATENCY_KEY: p99})
+            publisher.publish(diagnostics.diagnostic_array(masks, [*around(), status]))
             executor.spin_once(timeout_sec=0.2)
 
     try:
