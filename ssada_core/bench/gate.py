@@ -268,6 +268,9 @@ def plot(figures: Mapping[str, Any], path: Path) -> None:
             colour = (0.1, 0.25 + 0.1 * number, 0.85 - 0.12 * number)
             axes.plot(gains, shares, marker=".", color=colour, label=str(count))
         axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_xscale("symlog", linthresh=1.0)  # what is decided lies around 0, what is trained far from it
+        ticks = [-10, -1, 0, 1, 10]
+        axes.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
         axes.set(xlabel="true gain, points of mIoU", title=look, ylim=(-2, 102))
     figure.axes[0].set_ylabel("promoted, percent of draws")
     figure.axes[1].legend(title="audit frames", fontsize=8, loc="lower right")

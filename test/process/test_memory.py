@@ -21,7 +21,7 @@ MOST_GROWTH = 1.02
 """Of the resident memory, from after the warm-up (which fills every cache and pool) to the end."""
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
 def test_memory_does_not_grow_over_frames_and_swaps(ros_domain, tmp_path, backend):
     pytest.importorskip(backend)
     engine = EngineSettings.model_validate({"backend": backend, "threads": 1})
