@@ -22,7 +22,7 @@ from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.import_weights import MIN_SHARE, import_weights
 from ssada_core.store.model_files import seal
 from ssada_core.store.model_files import verify as verify_files
-from ssada_core.store.models import resolve_model, shipped_models
+from ssada_core.store.models import open_registry, resolve_model, shipped_models
 from ssada_core.store.registry import ModelRegistry
 from ssada_core.store.signature import create_keys, sign, verify_signature
 
@@ -44,7 +44,7 @@ def list_models(
         for name, model in shipped_models().items():
             table.add_row(name, "", "", model.command)
     else:
-        models = ModelRegistry(registry)
+        models = open_registry(registry)
         current = models.current()
         for version in models.versions():
             manifest = models.manifest(version)
@@ -179,7 +179,7 @@ def why(
     """
     from ssada_core.adaptation.dossier import build_dossier, write_page
 
-    models = ModelRegistry(registry)
+    models = open_registry(registry)
     dossier = build_dossier(models, version or models.current_or_fail())
     page = html_file or Path(f"{dossier.version}_why.html")
     write_page(page, dossier)
@@ -196,7 +196,7 @@ def verify(
 
     Example: ssada models verify out/demo/registry
     """
-    models = ModelRegistry(registry)
+    models = open_registry(registry)
     for version in models.versions():
         models.verify(version)
         if key is not None:
@@ -211,7 +211,7 @@ def promote(registry: RegistryArgument, version: Annotated[str, typer.Argument(h
 
     Example: ssada models promote out/demo/registry v0001
     """
-    ModelRegistry(registry).promote(version, {"verdict": "promote", "words": "promoted by hand"})
+    open_registry(registry).promote(version, {"verdict": "promote", "words": "promoted by hand"})
     console.print(f"current: {version}")
 
 
@@ -221,7 +221,7 @@ def rollback(registry: RegistryArgument) -> None:
 
     Example: ssada models rollback out/demo/registry
     """
-    console.print(f"current: {ModelRegistry(registry).rollback('asked by hand')}")
+    console.print(f"current: {open_registry(registry).rollback('asked by hand')}")
 
 
 @app.command("keys")

@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from ssada_core.errors import ConfigError, ModelError
+from ssada_core.errors import ConfigError, ModelError, StoreError
 from ssada_core.resources import resource
 from ssada_core.settings import Settings, nearest, parse_settings
 from ssada_core.store import model_files
-from ssada_core.store.files import sha256_file
+from ssada_core.store.files import sha256_file, store_error
 from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from ssada_core.store.registry import CURRENT_FILE, ModelRegistry
 
@@ -63,6 +63,21 @@ def resolve_model(reference: str) -> Path:
         registry = ModelRegistry(path)
         return registry.path(registry.current_or_fail())
     return _shipped(reference)
+
+
+def open_registry(path: Path) -> ModelRegistry:
+    """A registry that is there; nothing is made.
+
+    Raises:
+        StoreError: if the folder holds none, or cannot be read.
+    """
+    try:
+        found = path.is_dir() and _is_registry(path)
+    except OSError as error:
+        raise store_error("read", path, error) from error
+    if not found:
+        raise StoreError(f"{path} is no registry: it has no model version, see `ssada models add`")
+    return ModelRegistry(path)
 
 
 def is_pinned(reference: str) -> bool:

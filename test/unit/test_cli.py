@@ -249,6 +249,22 @@ def test_a_folder_is_no_file_to_write(out: str, tmp_path: Path) -> None:
     assert "it is a folder: name a file" in one_line(ssada("pool", "stats", tmp_path, "--json", out, status=1).err)
 
 
+@pytest.mark.parametrize("command", ["list", "verify", "why", "promote", "rollback"])
+@pytest.mark.parametrize("there", ["nothing", "empty", "a file"])
+def test_a_mistyped_registry_is_refused_and_not_made(command: str, there: str, tmp_path: Path) -> None:
+    path = tmp_path / "typo"
+    if there == "empty":
+        path.mkdir()
+    elif there == "a file":
+        path.write_text("no folder")
+    version = ["v0001"] if command == "promote" else []
+    done = ssada("models", command, path, *version, status=1)
+    assert f"{path} is no registry: it has no model version" in one_line(done.err)
+    assert done.out == ""
+    assert path.exists() == (there != "nothing")
+    assert not list(path.glob("*"))
+
+
 def test_wrong_use_is_status_2(tmp_path: Path) -> None:
     assert "--seed" in ssada("source", "pack", "--data", "sim:day", "--seed", "-1", "x.zip", status=2).err
     assert "No such option" in ssada("evaluate", "--modle", "x", status=2).err
