@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssada_core.adaptation.case_bars import CaseBars
 from ssada_core.adaptation.cycle import CycleState, Outcome, Training
 from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.round import RoundSpec
@@ -23,8 +24,6 @@ from ssada_core.store.files import make_directory, read_json, write_json
 from ssada_core.store.registry import ModelRegistry
 
 STATE_FILE = "cycle.json"
-CASES_FILE = "cases.json"
-"""Best mIoU that a promoted model reached on each regression case."""
 MOST_ASKED = 16
 """Audit frames that are asked for to decide on one version; a gain that needs more of them is not worth them."""
 FAILED = "failed"
@@ -52,6 +51,7 @@ class Conductor:
         self._log = log
         self._root = Path(settings.rounds_dir)
         make_directory(self._root)
+        self._bars = CaseBars(self._root)
         self.rounds = Rounds(
             self._root, restarts=settings.worker_restarts, hung_after_s=settings.worker_hung_after_s, log=log
         )
@@ -168,7 +168,7 @@ class Conductor:
             WorkerError: if the round left nothing that can be read.
             StoreError: likewise, or if the disk refuses.
         """
-        result, decision = self.rounds.judge(self._settings.gate, label_space, self._bars())
+        result, decision = self.rounds.judge(self._settings.gate, label_space, self._bars)
         figures = {"version": result.challenger, "champion": result.champion, **decision.model_dump(mode="json")}
         self._keep({**figures, "round": result.model_dump(mode="json")})
         self.outcome = decision.verdict
@@ -191,7 +191,8 @@ class Conductor:
             self.overtake(f"it was judged against {champion}, and {current} is current now")
             return False
         self._registry.promote(version, {**self.decision, "promoted_because": reason})
-        self._raise_bars()
+        labels = self.decision.get("round", {}).get("case_labels", {})
+        self._bars.lift(self.decision.get("cases", {}), labels)
         return True
 
     def expectations(self, version: str) -> Expectations | None:
@@ -237,23 +238,6 @@ class Conductor:
 
     def _looked_twice(self) -> bool:
         return not self.decision.get("round", {}).get("iterations", 0)  # nothing was trained for it
-
-    def _bars(self) -> dict[str, float]:
-        path = self._root / CASES_FILE
-        values = read_json(path) if path.exists() else {}
-        if not isinstance(values, dict):
-            raise StoreError(f"{path} does not list regression cases: delete it, and today's models set the bars")
-        return {str(case): float(value) for case, value in values.items()}
-
-    def _raise_bars(self) -> None:
-        """A regression case never falls behind what a promoted model reached on it."""
-        bars = self._bars()
-        for case, figures in self.decision.get("cases", {}).items():
-            reached = figures.get("challenger")
-            if reached is not None:
-                bars[case] = max(bars.get(case, reached), reached)
-        if bars:
-            write_json(self._root / CASES_FILE, bars)
 
     def set_aside(self, version: str, reason: str) -> None:
         """Keep the champion; the decision stays as it is."""

@@ -71,6 +71,9 @@ class RoundResult(BaseModel):
     source: int
     losses: dict[str, float]
     class_weights: list[float]
+    case_labels: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the label of each regression case, by query id."
+    )
 
 
 def write_round(run_dir: Path, spec: RoundSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +55,13 @@ class RoundData:
         for index, domain in enumerate(self.labelled_domains):
             indices += [index] * min(MOST_REPEATED, max(1, round(most / self.labelled_domains.count(domain))))
         return Subset(self.labelled, indices)
+
+    def case_labels(self) -> dict[str, str]:
+        """SHA-256 of each regression case's label, by query id: a correction makes another one."""
+        labels = {case: self.cases.label(index) for index, case in enumerate(self.case_ids)} if self.cases else {}
+        return {
+            case: hashlib.sha256(label.tobytes()).hexdigest() for case, label in labels.items() if label is not None
+        }
 
 
 @dataclass(frozen=True)

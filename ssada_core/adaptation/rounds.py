@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ssada_core.adaptation.case_bars import CaseBars
 from ssada_core.adaptation.gate import Decision, GateSettings, Measurements, decide
 from ssada_core.adaptation.round import (
     CHECKPOINT_FILE,
@@ -138,11 +139,11 @@ class Rounds:
             self._worker = None
 
     def judge(
-        self, settings: GateSettings, label_space: LabelSpace, bars: Mapping[str, float] | None = None
+        self, settings: GateSettings, label_space: LabelSpace, bars: CaseBars | None = None
     ) -> tuple[RoundResult, Decision]:
         """Decide on the newest round, which is finished. The decision is not stored yet: see :meth:`close`.
 
-        ``bars`` are the regression cases' (:func:`ssada_core.adaptation.gate.decide`).
+        Those of the ``bars`` count that were measured against the labels of today.
 
         Raises:
             WorkerError: if the round left no readable result or measurements.
@@ -151,7 +152,8 @@ class Rounds:
         run_dir = self._newest()
         result = read_result(run_dir)
         measured = Measurements.load(run_dir / MEASUREMENTS_FILE)
-        return result, decide(measured, settings, label_space, bars)
+        holding = bars.holding(result.case_labels) if bars is not None else {}
+        return result, decide(measured, settings, label_space, holding)
 
     def close(self, decision: Mapping[str, Any]) -> None:
         """Keep the decision beside the newest round, in place of an earlier one; from now on it is finished.

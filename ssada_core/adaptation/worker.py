@@ -93,6 +93,7 @@ def run_round(run_dir: Path, should_stop: StopSignal) -> RoundResult | None:
         seconds=trained.result.seconds if trained else 0.0,
         losses=trained.result.losses if trained else {},
         class_weights=trained.class_weights if trained else [],
+        case_labels=data.case_labels(),
         **_counts(data),
     )
     write_json(run_dir / RESULT_FILE, result.model_dump(mode="json"))

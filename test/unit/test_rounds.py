@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from adaptation_fixtures import measurements, round_spec
 
+from ssada_core.adaptation.case_bars import CASES_FILE, CaseBars
 from ssada_core.adaptation.gate import GateSettings
 from ssada_core.adaptation.round import (
     CHECKPOINT_FILE,
@@ -92,6 +95,23 @@ def test_a_finished_round_is_judged_from_its_files(tmp_path, rounds):
     write_json(run_dir / RESULT_FILE, {"challenger": 3})
     with pytest.raises(WorkerError, match=r"result\.json: not a round's result"):
         rounds.judge(GateSettings(), CAMVID)
+
+
+def test_a_bar_that_was_set_by_another_label_judges_nobody(tmp_path, rounds):
+    run_dir = tmp_path / "rounds" / "round-0001"
+    write_round(run_dir, round_spec(tmp_path))
+    result = RoundResult(
+        challenger="v0002", champion="v0001", iterations=6, seconds=1.0, labelled=4, audit=2, unlabelled=6,
+        source=0, losses={}, class_weights=[], case_labels={"flag": "corrected"},
+    )  # fmt: skip
+    write_json(run_dir / RESULT_FILE, result.model_dump(mode="json"))
+    plain = measurements((0.6, 0.9, 0.6))
+    models = {name: getattr(plain, name) for name in ("champion", "challenger", "first")}
+    flagged = {name: replace(model, cases=model.audit[:1]) for name, model in models.items()}
+    replace(plain, case_ids=("flag",), **flagged).save(run_dir / MEASUREMENTS_FILE)
+    for label, verdict in (("corrected", "refuse"), ("wrong", "promote")):
+        write_json(tmp_path / CASES_FILE, {"flag": {"miou": 100.0, "label": label}})
+        assert rounds.judge(GateSettings(), CAMVID, CaseBars(tmp_path))[1].verdict == verdict
 
 
 def test_a_spec_survives_its_file_and_wrong_keys_are_named(tmp_path):

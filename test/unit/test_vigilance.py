@@ -7,10 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adaptation_fixtures import DRIVE, SECOND, adaptation_settings, fill_pool, make_registry, manifest
+from adaptation_fixtures import (
+    DRIVE,
+    SECOND,
+    adaptation_settings,
+    fill_pool,
+    make_registry,
+    manifest,
+    open_pool,
+    round_spec,
+)
 from test_adapter import Vehicle
 
-from ssada_core.adaptation.conductor import CASES_FILE, STATE_FILE
+from ssada_core.adaptation.case_bars import CASES_FILE, CaseBars
+from ssada_core.adaptation.conductor import STATE_FILE
 from ssada_core.adaptation.cycle import CycleSettings, CycleState
 from ssada_core.adaptation.drift import DriftSettings
 from ssada_core.adaptation.expectations import Expectations, Expected, Sight
@@ -18,11 +28,13 @@ from ssada_core.adaptation.flags import FlagSettings
 from ssada_core.adaptation.offers import Offer, fitting
 from ssada_core.adaptation.pair_watch import PairWatch, Seen
 from ssada_core.adaptation.round import DECISION_FILE
+from ssada_core.adaptation.round_data import gather
 from ssada_core.adaptation.shadow import ShadowSettings
 from ssada_core.adaptation.watch import WATCH_FILE, WatchSettings
 from ssada_core.errors import StoreError
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import read_json, write_json
+from ssada_core.store.pool import Choice
 from ssada_core.store.registry import ModelRegistry
 
 CLASSES = CAMVID.num_classes
@@ -285,7 +297,38 @@ def test_a_promoted_version_sets_the_bar_of_every_regression_case(vehicle):
     write_json(vehicle.root / "rounds" / CASES_FILE, {"b": 45.0})
     vehicle.start()
     vehicle.step()
-    assert read_json(vehicle.root / "rounds" / CASES_FILE) == {"a": 70.0, "b": 45.0}
+    kept = read_json(vehicle.root / "rounds" / CASES_FILE)
+    assert kept == {"a": {"miou": 70.0, "label": ""}, "b": {"miou": 45.0, "label": ""}}
+
+
+def test_a_corrected_label_makes_the_bar_of_its_case_void(tmp_path):
+    bars = CaseBars(tmp_path)
+    figures = {"champion": 50.0, "challenger": 90.0, "first": 40.0}
+    bars.lift({"a": figures, "b": figures}, {"a": "wrong label", "b": "right label"})
+    assert bars.holding({"a": "wrong label", "b": "right label"}) == {"a": 90.0, "b": 90.0}
+    corrected = {"a": "corrected", "b": "right label"}
+    assert bars.holding(corrected) == {"b": 90.0}, "no model can reach what was measured against another label"
+    bars.lift({case: {**figures, "challenger": 60.0} for case in ("a", "b")}, corrected)
+    assert bars.holding(corrected) == {"a": 60.0, "b": 90.0}
+    write_json(tmp_path / CASES_FILE, {"a": 45.0})
+    assert bars.holding(corrected) == {"a": 45.0}, "a file of an earlier release"
+    write_json(tmp_path / CASES_FILE, ["a"])
+    with pytest.raises(StoreError, match="today's models set the bars"):
+        bars.holding(corrected)
+
+
+def test_a_round_says_against_which_labels_its_cases_were_measured(tmp_path):
+    fill_pool(tmp_path / "pool", frames=4, labelled=2, audit=1)
+    with open_pool(tmp_path / "pool") as pool:
+        clip = pool.flag(99 * SECOND)
+        kept = pool.keep(clip.id, DRIVE.frame(33, "night")[0], camera="front", stamp_ns=99 * SECOND).record
+        (query,) = pool.query([Choice(kept.id, 1.0, True, "flag")])
+        found = []
+        for label in (DRIVE.frame(33, "night")[1], DRIVE.frame(34, "night")[1]):
+            pool.accept_label(query.query_id, label, "test")
+            found.append(gather(pool, round_spec(tmp_path), tmp_path, CAMVID).case_labels())
+    assert [list(labels) for labels in found] == [[query.query_id]] * 2
+    assert found[0] != found[1]
 
 
 def undecided_round(vehicle, **changes):
@@ -385,8 +428,6 @@ def test_labels_of_every_road_stay_in_the_mix_in_balance(tmp_path):
 
 def open_records(root):
     fill_pool(root / "pool", frames=1, labelled=0, audit=0)
-    from adaptation_fixtures import open_pool
-
     with open_pool(root / "pool") as pool:
         return pool.frames()[0]
 
