@@ -101,11 +101,11 @@ class Companions:
     def observe(self, live: Live, domain: str) -> None:
         """Take a live frame."""
         watch, shadow = self.watch, self.shadow
-        if watch is not None and self.alarm is None and watch.due():
+        if watch is not None and self.alarm is None and watch.due(live.camera):
             self.watch_guard.attempt(lambda: self._watch_one(watch, live, domain), None)
             if self.watch_guard.off:
                 self.end_watch()
-        if shadow is not None and self.shadow_alarm is None and shadow.due():
+        if shadow is not None and self.shadow_alarm is None and shadow.due(live.camera):
             self.shadow_guard.attempt(lambda: self._shadow_one(shadow, live, domain), None)
             if self.shadow_guard.off:
                 self.shadow_alarm = Alarm(self.shadow_guard.trouble, ())
@@ -113,7 +113,7 @@ class Companions:
     def _watch_one(self, watch: Watch, live: Live, domain: str) -> None:
         before = self._engines["watch"].infer([live.image])[0]
         sight = compare(live.prediction, before, self._space.num_classes)
-        self.alarm = watch.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
+        self.alarm = watch.observe(Seen(sight, live.stamp_ns, domain, live.frame_id, live.camera))
         if self.alarm is None and watch.over:
             self._log(f"{watch.version} has proved itself on {watch.seen} frames: its watch is over")
             self.end_watch()
@@ -121,7 +121,7 @@ class Companions:
     def _shadow_one(self, shadow: Shadow, live: Live, domain: str) -> None:
         answer = self._engines["shadow"].infer([live.image])[0]
         sight = compare(answer, live.prediction, self._space.num_classes)
-        self.shadow_alarm = shadow.observe(Seen(sight, live.stamp_ns, domain, live.frame_id))
+        self.shadow_alarm = shadow.observe(Seen(sight, live.stamp_ns, domain, live.frame_id, live.camera))
 
     def status(self) -> dict[str, Any]:
         """Plain figures of both; None where there is none."""

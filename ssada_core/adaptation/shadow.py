@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
 
 from ssada_core.adaptation.expectations import Expectations
-from ssada_core.adaptation.pair_watch import Alarm, PairWatch, Seen
+from ssada_core.adaptation.pair_watch import Alarm, EveryNth, PairWatch, Seen
 from ssada_core.labels import LabelSpace
 from ssada_core.settings import Settings
 
@@ -20,11 +21,15 @@ _PAUSE_NS = 10_000_000_000
 class ShadowSettings(Settings):
     """Exposure without which nothing is promoted. All zero: no shadow drive before a promotion."""
 
-    frames: int = Field(0, ge=0, le=1_000_000, description="Live frames that a challenger must have answered.")
+    frames: int = Field(
+        0, ge=0, le=1_000_000, description="Live frames that a challenger must have answered, in whole windows."
+    )
     minutes: float = Field(0.0, ge=0, le=100_000, description="Minutes of driving it must have been beside.")
     domains: int = Field(0, ge=0, le=100, description="Kinds of road it must have seen (drift tells them apart).")
     undecided: bool = Field(False, description="Undecided challengers drive along, too, and ask where they differ.")
-    every: int = Field(3, ge=1, le=1000, description="Each n-th stored frame also goes through the challenger.")
+    every: int = Field(
+        3, ge=1, le=1000, description="Each n-th stored frame of a camera also goes through the challenger."
+    )
     window: int = Field(12, ge=4, le=1000, description="Compared frames that are judged together.")
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="Probability of a false refusal in a shadow drive.")
     ask: int = Field(2, ge=0, le=100, description="Frames of strongest disagreement that a human is asked to label.")
@@ -33,6 +38,10 @@ class ShadowSettings(Settings):
     def required(self) -> bool:
         """Whether a promotion waits for it."""
         return bool(self.frames or self.minutes or self.domains)
+
+    def judged_frames(self) -> int:
+        """Compared frames that the required exposure takes, about: one frame a second is stored."""
+        return max(self.frames, math.ceil(60 * self.minutes / self.every), self.window * max(1, self.domains))
 
 
 @dataclass
@@ -48,7 +57,8 @@ class Exposure:
         """Count a frame."""
         gap = seen.stamp_ns - self.last_ns if self.last_ns is not None else 0
         self.driven_ns += gap if 0 <= gap <= _PAUSE_NS else 0
-        self.last_ns = seen.stamp_ns
+        if not -_PAUSE_NS < gap < 0:  # a late frame, another camera's say, adds no time, and takes none back
+            self.last_ns = seen.stamp_ns
         self.frames += 1
         if seen.domain:
             self.domains.add(seen.domain)
@@ -71,19 +81,22 @@ class Shadow:
         settings: ShadowSettings,
     ) -> None:
         self._settings = settings
-        planned = max(settings.frames, 10 * settings.window)
         self._pair = PairWatch(
-            expectations, label_space, window=settings.window, frames=planned, rate=settings.false_alarm_rate
+            expectations,
+            label_space,
+            window=settings.window,
+            frames=settings.judged_frames(),
+            rate=settings.false_alarm_rate,
+            open_ended=True,
         )
-        self._turn = 0
+        self._turns = EveryNth(settings.every)
         self._differing: list[tuple[float, int]] = []
         self.version, self.champion = version, champion
         self.exposure = Exposure()
 
-    def due(self) -> bool:
-        """Whether the next stored frame should go through the challenger, too."""
-        self._turn += 1
-        return self._turn % self._settings.every == 0
+    def due(self, camera: str) -> bool:
+        """Whether the next stored frame of a camera should go through the challenger, too."""
+        return self._turns.due(camera)
 
     def observe(self, seen: Seen) -> Alarm | None:
         """Take a compared frame; an alarm if the challenger answers otherwise than before the gate."""
@@ -101,11 +114,12 @@ class Shadow:
         return [frame_id for _, frame_id in worst]
 
     def missing(self) -> str:
-        """What of the required exposure is missing, in words; empty when there is enough."""
-        asked, had = self._settings, self.exposure
+        """What of the required exposure is missing, in words; empty when there is enough. One window is the least."""
+        asked, had, judged = self._settings, self.exposure, self._pair.judged
+        frames = max(asked.frames, asked.window)
         minutes = had.driven_ns / _MINUTE_NS
         parts = [
-            f"{asked.frames - had.frames} frames" if had.frames < asked.frames else "",
+            f"{frames - judged} frames" if judged < frames else "",
             f"{asked.minutes - minutes:.1f} minutes" if minutes < asked.minutes else "",
             f"{asked.domains - len(had.domains)} kinds of road" if len(had.domains) < asked.domains else "",
         ]

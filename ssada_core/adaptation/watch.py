@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ssada_core.adaptation.expectations import Expectations
-from ssada_core.adaptation.pair_watch import Alarm, PairWatch, Seen
+from ssada_core.adaptation.pair_watch import Alarm, EveryNth, PairWatch, Seen
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
 from ssada_core.settings import Settings
@@ -21,9 +21,15 @@ class WatchSettings(Settings):
     """How long a promoted model is watched, and what an alarm does."""
 
     frames: int = Field(
-        120, ge=0, le=100_000, description="Live frames on which a promoted model is compared; 0 is no watch."
+        120,
+        ge=0,
+        le=100_000,
+        description="Live frames on which a promoted model is compared, in whole windows of one camera on one road; "
+        "0 is no watch.",
     )
-    every: int = Field(2, ge=1, le=1000, description="Each n-th stored frame also goes through the model before.")
+    every: int = Field(
+        2, ge=1, le=1000, description="Each n-th stored frame of a camera also goes through the model before."
+    )
     window: int = Field(12, ge=4, le=1000, description="Compared frames that are judged together.")
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="Probability of a false alarm in a whole watch.")
     ask: int = Field(4, ge=0, le=100, description="Frames of an alarm that a human is asked to label at once.")
@@ -53,7 +59,7 @@ class Watch:
             frames=settings.frames,
             rate=settings.false_alarm_rate,
         )
-        self._turn = 0
+        self._turns = EveryNth(settings.every)
         self.version, self.before, self.seen = version, before, seen
 
     @classmethod
@@ -75,20 +81,20 @@ class Watch:
         """Whether the version has proved itself."""
         return self.seen >= self._settings.frames
 
-    def due(self) -> bool:
-        """Whether the next stored frame should go through the model before, too."""
-        self._turn += 1
-        return self._turn % self._settings.every == 0
+    def due(self, camera: str) -> bool:
+        """Whether the next stored frame of a camera should go through the model before, too."""
+        return self._turns.due(camera)
 
     def observe(self, seen: Seen) -> Alarm | None:
-        """Take a compared frame.
+        """Take a compared frame; only those of judged windows count as seen.
 
         Raises:
             StoreError: if the disk refuses.
         """
+        before = self._pair.judged
         alarm = self._pair.observe(seen)
-        self.seen += 1
-        if alarm is None and (self.over or self.seen % self._settings.window == 0):
+        self.seen += self._pair.judged - before
+        if alarm is None and self._pair.judged > before:
             self.keep()
         return alarm
 

@@ -29,8 +29,8 @@ from ssada_core.adaptation.offers import Offer, fitting
 from ssada_core.adaptation.pair_watch import PairWatch, Seen
 from ssada_core.adaptation.round import DECISION_FILE
 from ssada_core.adaptation.round_data import gather
-from ssada_core.adaptation.shadow import ShadowSettings
-from ssada_core.adaptation.watch import WATCH_FILE, WatchSettings
+from ssada_core.adaptation.shadow import Exposure, Shadow, ShadowSettings
+from ssada_core.adaptation.watch import WATCH_FILE, Watch, WatchSettings
 from ssada_core.errors import StoreError
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import read_json, write_json
@@ -128,6 +128,77 @@ def test_frames_of_two_roads_are_never_judged_together():
     for index in range(60):
         domain = "day" if index // 6 % 2 else "fog"
         assert watch.observe(Seen(sight(rng, uncertainty=0.5), index * SECOND, domain, index)) is None
+
+
+def false_alarms(count, seen, **settings):
+    """Watches of a pair that answers as before the gate, which alarm: figures that vary enough to be judged by."""
+    alarms = 0
+    for seed in range(count):
+        rng = np.random.default_rng([9, seed])
+        even = np.full(CLASSES, 1 / CLASSES)
+        known = Expected(
+            uncertainty=[0.2] * 40, disagreement=rng.gamma(4, 0.1 / 4, 40).tolist(), shift=[0.0] * 40, shares=list(even)
+        )
+        pair = PairWatch(
+            Expectations(candidate="v2", before="v1", domains={"day": known}),
+            CAMVID,
+            **{"window": 6, "frames": 240, "rate": 0.06, **settings},
+        )
+        sights = [Sight(0.2, 0.2, even, even, figure) for figure in rng.gamma(4, 0.1 / 4, seen)]
+        alarms += any(pair.observe(Seen(each, index * 20 * SECOND, "day", index)) for index, each in enumerate(sights))
+    return alarms / count
+
+
+def test_the_rate_of_false_alarms_holds_for_the_whole_watch():
+    """6 % is asked. When each frame completed a window of its own, it was 13.7 % of the first line's watches."""
+    assert 0.0 < false_alarms(300, seen=240) <= 0.06
+    assert 0.0 < false_alarms(100, seen=1200, frames=60, open_ended=True) <= 0.06, "longer than was planned"
+
+
+def test_every_camera_has_a_window_of_its_own_and_a_late_frame_is_no_new_drive():
+    watch = watch_over(window=6)
+    rng = np.random.default_rng(1)
+    worse = [sight(rng, uncertainty=0.5) for _ in range(40)]
+    for index in range(5):
+        assert watch.observe(Seen(worse[index], 1000 * SECOND + index, "day", index, "left")) is None
+        assert watch.observe(Seen(worse[index], index * SECOND, "day", index, "right")) is None
+    assert watch.observe(Seen(worse[5], 1000 * SECOND, "day", 5, "left")) is None, "it came late"
+    assert watch.judged == 0
+    alarm = watch.observe(Seen(worse[5], 1001 * SECOND, "day", 6, "left"))
+    assert alarm is not None
+    assert sorted(alarm.frame_ids) == [0, 1, 2, 3, 4, 6]
+    assert watch.judged == 6
+    watch.observe(Seen(worse[6], 5 * SECOND, "day", 7, "right"))
+    assert watch.judged == 12
+    for index in range(6):  # a clock that was set back: a new drive
+        watch.observe(Seen(worse[index], index * SECOND, "day", index, "left"))
+    assert watch.judged == 18
+
+
+def test_a_model_proves_itself_by_judged_windows_alone(tmp_path):
+    watch = Watch(tmp_path, "v2", "v1", None, CAMVID, WatchSettings(frames=24, every=1, window=4))
+    rng = np.random.default_rng(1)
+    for index in range(60):
+        assert watch.observe(Seen(sight(rng), index * SECOND, f"road {index // 3}", index)) is None
+    assert (watch.seen, watch.over) == (0, False), "no window of one road was ever whole"
+    shadow = Shadow("v2", "v1", None, CAMVID, ShadowSettings(frames=8, every=1, window=4))
+    for index in range(60):
+        shadow.observe(Seen(sight(rng), index * SECOND, f"road {index // 3}", index))
+    assert shadow.missing() == "8 frames"
+
+
+def test_of_two_cameras_in_turn_both_are_looked_at(tmp_path):
+    watch = Watch(tmp_path, "v2", "v1", None, CAMVID, WatchSettings(every=2))
+    due = [camera for camera in ("left", "right") * 4 if watch.due(camera)]
+    assert due == ["left", "right"] * 2
+
+
+def test_cameras_in_turn_drive_no_longer_than_one():
+    exposure = Exposure()
+    rng = np.random.default_rng(1)
+    for second in (0, 4, 2, 8, 6, 12):
+        exposure.add(Seen(sight(rng), second * SECOND, "day", None))
+    assert exposure.to_dict()["minutes"] == pytest.approx(12 / 60, abs=1e-3)
 
 
 # -- the adapter ------------------------------------------------------------------------------------
@@ -244,7 +315,9 @@ def test_a_challenger_is_promoted_only_after_its_shadow_drive(vehicle):
 
     adapter = vehicle.start()  # a restart begins the exposure anew
     assert vehicle.step()["phase"] == "shadowing"
-    see(vehicle, 10, first=200)
+    see(vehicle, 11, first=200)
+    assert vehicle.step()["phase"] == "shadowing", "ten frames are two windows and a half"
+    see(vehicle, 1, first=211)
     vehicle.step()
     assert adapter.registry.current() == "v0002"
     assert adapter.registry.manifest("v0002").decision["promoted_because"].endswith("its shadow drive was quiet")
