@@ -16,6 +16,8 @@ from ssada_core.store.pool_records import FrameRecord, LabelVersion
 from ssada_core.store.pool_schema import Database
 
 LABELS = "labels"
+_ACCEPTED = "labels_accepted"
+"""Key of the counter in the table ``meta``."""
 _DAMAGED = ("its label file is damaged: label it again",)
 
 
@@ -39,7 +41,7 @@ class LabelStore:
             if frame.state == "labelled" and self._is_current(frame, data):
                 return
             file = self._write(frame, data, status="accepted", why="", annotator=annotator)
-            self._set_label(frame.id, file, annotator)
+            self._set_label(frame, file, annotator)
 
     def hold(self, query_id: str, label: Array, annotator: str, why: str) -> None:
         """Keep a suspicious label for a second look. A label accepted earlier stays the query's label.
@@ -72,7 +74,14 @@ class LabelStore:
             self._database.execute(
                 "UPDATE labels SET status='accepted' WHERE frame_id=? AND version=?", (frame.id, row["version"])
             )
-            self._set_label(frame.id, row["file"], annotator)
+            self._set_label(frame, row["file"], annotator)
+
+    def accepted(self) -> int:
+        """How many queries ever got their label; a pool of an earlier release counts from those it has."""
+        found = self._database.row("SELECT value FROM meta WHERE key=?", (_ACCEPTED,))
+        if found is not None:
+            return int(found["value"])
+        return int(self._database.rows("SELECT COUNT(*) FROM frames WHERE state='labelled'")[0][0])
 
     def history(self, query_id: str) -> list[LabelVersion]:
         """All labels ever given for a query, oldest first.
@@ -176,10 +185,12 @@ class LabelStore:
         )
         return file
 
-    def _set_label(self, frame_id: int, file: str, annotator: str) -> None:
+    def _set_label(self, frame: FrameRecord, file: str, annotator: str) -> None:
+        if frame.state != "labelled":  # a correction is no further label
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_ACCEPTED, str(self.accepted() + 1)))
         self._database.execute(
             "UPDATE frames SET state='labelled', label_file=?, annotator=?, labelled_at=? WHERE id=?",
-            (file, annotator, time.time_ns(), frame_id),
+            (file, annotator, time.time_ns(), frame.id),
         )
 
 

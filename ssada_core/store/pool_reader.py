@@ -136,6 +136,10 @@ class PoolReader:
         file = self.get(record.id).label_file
         return None if file is None else decode_label(self._labels.read(file))
 
+    def labels_accepted(self) -> int:
+        """How many queries ever got their label, those that were purged since among them: it never falls."""
+        return self._labels.accepted()
+
     def label_history(self, query_id: str) -> list[LabelVersion]:
         """All labels ever given for a query, oldest first.
 

@@ -578,3 +578,24 @@ def test_an_accepted_label_is_synced_before_it_is_acknowledged(tmp_path: Path) -
     synced = [line for line in within.splitlines() if "sync(" in line]
     for wanted in (".v1.png", f"{root}/labels>", "pool.sqlite-wal>"):
         assert any(wanted in line for line in synced), (wanted, synced)
+
+
+def test_the_count_of_accepted_labels_never_falls(tmp_path: Path) -> None:
+    with open_pool(tmp_path) as pool:
+        fill(pool, 3)
+        assert pool.labels_accepted() == 0
+        first, second, third = (ask(pool) for _ in range(3))
+        for query_id in (first, second):
+            pool.accept_label(query_id, label_of(1), "test")
+        pool.accept_label(first, label_of(2), "test")
+        assert pool.labels_accepted() == 2, "a correction is no further label"
+        pool.hold_label(third, label_of(3), "test", "odd")
+        assert pool.labels_accepted() == 2
+        pool.purge([pool.by_query(query_id).id for query_id in (first, second)])
+        pool.accept_held(third, "test")
+        assert (pool.count(states=["labelled"]), pool.labels_accepted()) == (1, 3)
+    with open_pool(tmp_path) as pool:
+        assert pool.labels_accepted() == 3
+        with pool._database.transaction(durable=False):
+            pool._database.execute("DELETE FROM meta WHERE key='labels_accepted'")
+        assert pool.labels_accepted() == 1, "a pool of an earlier release"
