@@ -43,6 +43,10 @@ class Questions:
         # Frames that were there when the last batch was chosen had their chance.
         return self._scorer.count_candidates(after_id=self._last_batch_until, at_most=at_most, domain=domain)
 
+    def count_audit(self, at_most: int, domain: str) -> int:
+        """Frames of a road that :meth:`ask_audit` could ask for, counted up to ``at_most``."""
+        return self._scorer.count_candidates(after_id=0, at_most=at_most, domain=domain)
+
     def ask(self, count: int, domain: str = "") -> list[FrameRecord]:
         """Choose frames and enter them as queries; returns them in the order to ask.
 

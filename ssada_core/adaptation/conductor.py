@@ -113,11 +113,11 @@ class Conductor:
         return "idle" if state is None or state == "stopped" else state
 
     def start(self, reason: str, *, labels: int, target: str = "", challenger: str = "") -> None:
-        """Start a round from the current version with the pool's ``labels`` labels.
+        """Start a round from the current version with the pool's labels.
 
         Args:
             reason: why.
-            labels: in the pool now; later ones are new.
+            labels: accepted so far; later ones are new. A second look trains on none, so that none is used up by it.
             target: the road to adapt to.
             challenger: an undecided version that is only measured again, on more frames.
 
@@ -127,6 +127,7 @@ class Conductor:
         """
         settings = self._settings
         champion = self._registry.current_or_fail()
+        labels = self.labels_used if challenger else labels
         spec = RoundSpec(
             pool_dir=str(Path(settings.pool_dir).resolve()),
             registry_dir=str(Path(settings.registry_dir).resolve()),
@@ -207,9 +208,10 @@ class Conductor:
         return found if found is not None and found.candidate == version else None
 
     def audit_wanted(self) -> int:
-        """Audit frames that an undecided verdict needs and that were not asked for yet."""
+        """Audit frames that an undecided verdict needs and that were not asked for yet; none once it is out of date."""
         needed = int(self.decision.get("frames_needed", 0))
-        if self.decision.get("verdict") != "undecided" or self._looked_twice() or needed > MOST_ASKED:
+        undecided = self.decision.get("verdict") == "undecided" and not self._looked_twice()
+        if not undecided or needed > MOST_ASKED or self.decision.get("champion") != self._registry.current():
             return 0
         return max(0, needed - len(self.decision.get("asks", [])))
 

@@ -122,11 +122,12 @@ class Performer:
         elif isinstance(action, AskAudit):
             target = str(self._tools.conductor.decision.get("target", ""))
             records = self._tools.questions.ask_audit(action.count, target)
-            self._tools.conductor.asked([str(record.query_id) for record in records])
+            if records:
+                self._tools.conductor.asked([str(record.query_id) for record in records])
             self._tell(records)
         elif isinstance(action, StartRound):
             self.adapt_requested = False
-            labels, target = self._tools.pool.count(states=["labelled"]), self._tools.follower.domain
+            labels, target = self._tools.pool.labels_accepted(), self._tools.follower.domain
             if action.challenger:
                 target = str(self._tools.conductor.decision.get("target", ""))
             self._tools.conductor.start(action.reason, labels=labels, target=target, challenger=action.challenger)

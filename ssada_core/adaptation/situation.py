@@ -47,7 +47,7 @@ def gather(
         open=pool.count(states=["queried"]),
         labelled_train=labelled - judging,
         labelled_audit=pool.count(states=["labelled"], audit=True, flagged=False, domain=road),
-        labels_since_round=max(0, labelled - conductor.labels_used),
+        labels_since_round=max(0, pool.labels_accepted() - conductor.labels_used),
         training=conductor.training(),
         paused=paused,
         adapt_requested=adapt_requested,
@@ -55,7 +55,7 @@ def gather(
         challenger=str(conductor.decision.get("version", "")),
         answer=answer,
         flagged=len(pool.unasked_clips()),
-        audit_wanted=_audit_wanted(pool, conductor),
+        audit_wanted=_audit_wanted(questions, conductor),
         second_look=_second_look(pool, conductor),
         drifted=drifted,
         resting=resting,
@@ -64,13 +64,13 @@ def gather(
     )
 
 
-def _audit_wanted(pool: FramePool, conductor: Conductor) -> int:
-    """Only as many as there are frames of that road to ask about."""
+def _audit_wanted(questions: Questions, conductor: Conductor) -> int:
+    """Only as many as there are frames of that road to ask about, scored by the version in use."""
     wanted = conductor.audit_wanted()
     if not wanted:
         return 0
     target = str(conductor.decision.get("target", ""))
-    return min(wanted, pool.count(states=["buffered"], domain=target, flagged=False, at_most=wanted))
+    return questions.count_audit(at_most=wanted, domain=target)
 
 
 def _second_look(pool: FramePool, conductor: Conductor) -> str:

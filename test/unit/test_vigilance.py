@@ -436,8 +436,32 @@ def test_an_undecided_verdict_asks_for_the_frames_that_would_decide_and_looks_on
     assert status["phase"] == "training"
     spec = adapter._conductor.rounds.spec()
     assert (spec.challenger, spec.champion) == ("v0002", "v0001")
+    assert adapter._work.facts(vehicle.now_s).labels_since_round == 1, "a second look trains on no label"
     adapter.pause(True)
     vehicle.step()
+
+
+def test_an_undecided_verdict_asks_only_for_frames_that_can_be_asked_for(vehicle):
+    """Frames that the version in use has not scored yet kept it asking, twice a second, for nothing."""
+    fill_pool(vehicle.root / "pool", frames=12, labelled=4, audit=2)
+    path = undecided_round(vehicle)
+    adapter = vehicle.start()
+    before = path.stat().st_mtime_ns
+    assert adapter._work.facts(vehicle.now_s).audit_wanted == 0
+    vehicle.step()
+    assert path.stat().st_mtime_ns == before
+    while adapter._scorer.score_next():
+        pass
+    assert adapter._work.facts(vehicle.now_s).audit_wanted == 2
+
+
+def test_a_verdict_on_a_champion_that_is_not_current_any_more_asks_for_nothing(vehicle):
+    fill_pool(vehicle.root / "pool", frames=12, labelled=4, audit=2)
+    undecided_round(vehicle, champion="v0002", version="v0001")  # and v0002 was taken back
+    adapter = vehicle.start()
+    while adapter._scorer.score_next():
+        pass
+    assert adapter._work.facts(vehicle.now_s).audit_wanted == 0
 
 
 @pytest.mark.parametrize("changes", [{"round": {"iterations": 0}}, {"frames_needed": 500}, {"verdict": "refuse"}])
