@@ -162,7 +162,7 @@ class PairWatch:
         if not self._open_ended:
             return self._rate / self._planned / _TESTS
         block = int(math.log2(self.judged // self._size / self._planned + 1))  # each is twice as long as the one before
-        return self._rate / 2 ** (block + 1) / (self._planned * 2**block) / _TESTS
+        return math.ldexp(self._rate, -2 * block - 1) / self._planned / _TESTS
 
     def _uncertain(self, expected: Expected | None, sights: Sequence[Sight], independent: float) -> str:
         now = float(np.mean([sight.uncertainty for sight in sights]))
