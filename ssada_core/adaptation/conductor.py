@@ -18,7 +18,7 @@ from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.round import RoundSpec
 from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.settings import AdaptationSettings
-from ssada_core.errors import StoreError
+from ssada_core.errors import StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import make_directory, read_json, write_json
 from ssada_core.store.registry import ModelRegistry
@@ -71,9 +71,9 @@ class Conductor:
         """
         values = self._stored()
         stored = CycleState.restored(values)
-        if self.rounds.unfinished() is not None:
-            return CycleState("training", failures=stored.failures)
         idle = CycleState(failures=stored.failures)
+        if self.rounds.unfinished() is not None:
+            return idle if self._end_overtaken() else CycleState("training", failures=stored.failures)
         if values["phase"] == "collecting" or self.decision.get("version") == self._registry.current():
             return idle  # carried out already, or never begun
         verdict = self.decision.get("verdict")
@@ -85,6 +85,18 @@ class Conductor:
             return idle
         self.outcome = verdict
         return CycleState("shadowing" if values["phase"] == "shadowing" else "judging")
+
+    def _end_overtaken(self) -> bool:
+        """End the unfinished round if its champion is not current any more; whether it did."""
+        try:
+            spec = self.rounds.spec()
+        except WorkerError:  # it fails with that reason once it is resumed
+            return False
+        current = self._registry.current()
+        if spec is None or spec.champion == current:
+            return False
+        self.overtake(f"it was started from {spec.champion}, and {current} is current now")
+        return True
 
     def remember(self, state: CycleState) -> None:
         """Store the phase if it has changed.

@@ -196,6 +196,13 @@ class Performer:
         self._tools.companions.end_watch()
         self._tools.companions.end_shadow()
         self._tools.listener.on_promoted(version, reason)
+        try:
+            self._work_with(version)
+        except SsadaError as error:  # it is current all the same; follow_registry tries again
+            self._tools.log(str(error))
+            self._tools.scorer.close()  # another version's answers are not this one's
+
+    def _work_with(self, version: str) -> None:
         self._tools.scorer.use(version)
         self._tools.follower.use(version)
 
@@ -256,11 +263,12 @@ class Performer:
         """Take over a current version that did not come from here; what was built on the old one ends.
 
         Raises:
-            ModelError: if there is no current version.
-            EngineError: if it cannot be run.
+            ModelError: if there is no current version, or it could not be loaded before and still cannot.
+            EngineError: likewise.
         """
         current = self._tools.registry.current_or_fail()
         if current == self.version:
+            self._work_with(current)
             return
         phase = self._cycle.state.phase
         self._tools.companions.end_shadow()

@@ -268,6 +268,33 @@ def test_a_promotion_by_another_process_is_followed(vehicle):
     assert vehicle.heard.promoted == ["v0002"]
 
 
+def test_a_current_version_that_could_not_be_loaded_is_tried_again(vehicle):
+    adapter = vehicle.start()
+    vehicle.step()
+    adapter.registry.promote("v0002")
+    weights = vehicle.root / "registry" / "v0002" / WEIGHTS_FILE
+    weights.rename(vehicle.root / "away")
+    assert vehicle.step()["version"] == "v0002"
+    assert adapter._scorer.version == "", "v0001's answers are not v0002's"
+    with pytest.raises(ModelError, match="weights"):
+        vehicle.step()
+    (vehicle.root / "away").rename(weights)
+    vehicle.step()
+    assert adapter._scorer.version == "v0002"
+    assert vehicle.heard.promoted == ["v0002"]
+
+
+def test_an_unfinished_round_of_a_champion_that_is_not_current_any_more_ends(vehicle):
+    """Taken back by hand while the node was down: the round went on, for nothing."""
+    fill_pool(vehicle.root / "pool")
+    vehicle.finished_round(champion="v0002", challenger="v0001")
+    vehicle.start()
+    status = vehicle.step()
+    assert status["phase"] == "collecting"
+    assert "it was started from v0002, and v0001 is current now" in status["decision"]["words"]
+    assert vehicle.adapter._conductor.rounds.unfinished() is None
+
+
 def make_registry_current(vehicle, version):
     registry = make_registry(vehicle.root / "more", versions=3)
     source = registry.path("v0003")
