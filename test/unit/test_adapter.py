@@ -31,7 +31,7 @@ from ssada_core.adaptation.round import (
     RoundResult,
     write_round,
 )
-from ssada_core.errors import ModelError, StoreError
+from ssada_core.errors import EngineError, ModelError, StoreError
 from ssada_core.store.files import read_json, write_json
 from ssada_core.store.manifest import WEIGHTS_FILE
 
@@ -276,7 +276,7 @@ def test_a_current_version_that_could_not_be_loaded_is_tried_again(vehicle):
     weights.rename(vehicle.root / "away")
     assert vehicle.step()["version"] == "v0002"
     assert adapter._scorer.version == "", "v0001's answers are not v0002's"
-    with pytest.raises(ModelError, match="weights"):
+    with pytest.raises(EngineError, match="not deployed for torch"):
         vehicle.step()
     (vehicle.root / "away").rename(weights)
     vehicle.step()
