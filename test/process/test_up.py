@@ -109,8 +109,9 @@ def test_a_killed_segmentation_node_is_back_with_its_model(ros_domain, tmp_path)
     from ssada_ros.qos import latched_profile
 
     make_registry(tmp_path / "registry", deploy=lambda model_dir: deploy(model_dir) and None)
-    parameters = (
-        f'/**/segmentation_node:\n  ros__parameters:\n    model: "{tmp_path / "registry"}"\n'
+    parameters = (  # --camera wins over every section
+        '/**:\n  ros__parameters:\n    cameras: ["early"]\n'
+        f'/**/segmentation_node:\n  ros__parameters:\n    cameras: ["late"]\n    model: "{tmp_path / "registry"}"\n'
         "/**/adaptation_node:\n  ros__parameters:\n    autostart: false\n"
     )
     rclpy.init()
@@ -165,6 +166,22 @@ def test_foxglove_is_served_beside_the_nodes_and_stops_with_them(ros_domain, tmp
     assert said.startswith("running: segmentation_node, adaptation_node, foxglove_node; logs in")
     with pytest.raises(OSError, match="refused"):
         connect(url, open_timeout=5)
+
+
+def test_wrong_parameters_of_the_adaptation_switch_it_off_and_the_masks_go_on(ros_domain, tmp_path):
+    wrong = (
+        "/**/segmentation_node:\n  ros__parameters:\n    autostart: false\n"
+        "/**/adaptation_node:\n  ros__parameters:\n    registry_dri: x\n"
+    )
+    with Up(tmp_path, parameters=wrong) as up:
+        up.until(lambda: len(up.nodes()) == 2)
+        adaptation = up.nodes()["adaptation_node"]
+        up.until(lambda: not adaptation.is_running())  # its status has been taken
+        time.sleep(1.0)
+        assert list(up.nodes()) == ["segmentation_node"]
+        status, said = up.end(signal.SIGINT)
+    assert status == 0, said
+    assert "did you mean 'registry_dir'?); switched off, the others go on stopping" in said
 
 
 def test_wrong_parameters_of_a_node_end_it_with_status_2(ros_domain, tmp_path):
