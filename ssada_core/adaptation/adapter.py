@@ -32,6 +32,8 @@ __all__ = ["Adapter", "Listener"]
 
 STEP_S = 0.5
 """Seconds between two looks at the facts: they come from the database."""
+PUBLISH_S = 5.0
+"""Seconds after which the folder of the queries shows no frame that was rejected, purged or hidden since."""
 
 
 class Adapter:
@@ -81,7 +83,7 @@ class Adapter:
             self._work = Performer(self._tools(listener), self._cycle, current)
             undo.pop_all()
         self._scorer.on_live = self._on_live
-        self._next_step_s = float("-inf")
+        self._next_step_s = self._next_publish_s = float("-inf")
 
     def _tools(self, listener: Listener) -> Tools:
         return Tools(
@@ -224,6 +226,9 @@ class Adapter:
             if now_s >= self._next_step_s:
                 self._next_step_s = now_s + STEP_S
                 self._work.step(now_s)
+            if now_s >= self._next_publish_s:
+                self._next_publish_s = now_s + PUBLISH_S
+                self._questions.publish()
             for result in self._questions.poll():
                 self._listener.on_label(result)
             return not self._work.paused and (self._scorer.score_next() or self._follower.step())

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssada_core.errors import SsadaError, StoreError
+from ssada_core.store.pool_drafts import DRAFTS_FILE
 
-FILE = "annotate.sqlite"
+FILE = DRAFTS_FILE
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS leases (query_id TEXT PRIMARY KEY, holder TEXT NOT NULL, person TEXT NOT NULL, "
     "name TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",

@@ -65,6 +65,7 @@ class FolderExchange:
         self._settings = settings or LabelCheckSettings()
         self._settle_seconds = settle_seconds
         self._unread: set[str] = set()
+        self._shown: dict[str, str] = {}
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         for folder in (self._queries, *(self._labels / name for name in _FOLDERS.values())):
             make_directory(folder)
@@ -75,7 +76,7 @@ class FolderExchange:
                 raise ConfigError(f"{self._labels / name} is a link: replace it by a folder")
 
     def write_queries(self) -> list[Path]:
-        """Write the open questions that are not there yet, and take away those that are no longer open.
+        """Write the open questions that are not there as the pool has them, and take away those no longer open.
 
         One whose frame cannot be read costs itself alone.
 
@@ -97,8 +98,9 @@ class FolderExchange:
         written = [
             self._write_query(str(query_id), record)
             for query_id, record in open_queries.items()
-            if self._queries / f"{query_id}.jpg" not in there
+            if self._queries / f"{query_id}.jpg" not in there or self._shown.get(str(query_id)) != record.image_file
         ]
+        self._shown = {query_id: file for query_id, file in self._shown.items() if query_id in open_queries}
         return [path for path in written if path is not None]
 
     def _write_query(self, query_id: str, record: FrameRecord) -> Path | None:
@@ -108,6 +110,10 @@ class FolderExchange:
             if query_id not in self._unread:
                 self._unread.add(query_id)
                 _log.warning("query %s is not asked, its frame cannot be read: %s", query_id, error)
+            return None
+        path = self._queries / f"{query_id}.jpg"
+        self._shown[query_id] = record.image_file
+        if self._is_there(path, image):  # from before a restart
             return None
         facts = {
             "query_id": query_id,
@@ -119,9 +125,15 @@ class FolderExchange:
             "label_space": self._pool.label_space.to_dict(),
         }
         write_json(self._queries / f"{query_id}.json", facts)  # first: whoever sees the image finds the facts
-        path = self._queries / f"{query_id}.jpg"
         write_atomic(path, image)
         return path
+
+    @staticmethod
+    def _is_there(path: Path, image: bytes) -> bool:
+        try:
+            return path.read_bytes() == image
+        except OSError:
+            return False
 
     def poll(self) -> list[SubmitResult]:
         """Take in every label that is completely written. A label that meets a full disk stays for the next time.

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from ssada_core.annotation.desk import FILE as DESK_FILE
-from ssada_core.annotation.desk import Desk
 from ssada_core.annotation.exchange import export_pool, import_masks
 from ssada_core.annotation.submit import SubmitResult
 from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
@@ -20,7 +18,7 @@ from ssada_core.commands.lazy import add_lazily
 from ssada_core.data.privacy import Hider, PrivacySettings
 from ssada_core.errors import ConfigError, StoreError
 from ssada_core.labels import load_label_space
-from ssada_core.store.pool import STATES, FramePool, FrameRecord, PoolSettings
+from ssada_core.store.pool import STATES, FramePool, PoolSettings
 
 app = make_app("Look into a frame pool, and take out of it what must not stay.")
 add_lazily(
@@ -164,7 +162,6 @@ def purge(
             console.print("nothing was deleted")
             return 1
         removed = opened.purge([record.id for record in chosen])
-        _forget_drafts(path, chosen)
     console.print(f"{path}: deleted {words}")
     report({"purged": removed, "labelled": labelled}, json_file)
     return 0
@@ -190,18 +187,6 @@ def hide(
             changed, places = changed + bool(found), places + found
             tell(done + 1, len(records))
     report({"frames": len(records), "changed": changed, "hidden": places}, json_file)
-
-
-def _forget_drafts(path: Path, records: list[FrameRecord]) -> None:
-    if not (path / DESK_FILE).exists():
-        return
-    desk = Desk(path, lease_s=1.0)
-    try:
-        for record in records:
-            if record.query_id is not None:
-                desk.forget(record.query_id)
-    finally:
-        desk.close()
 
 
 @contextmanager

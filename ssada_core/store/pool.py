@@ -23,7 +23,7 @@ from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
-from ssada_core.store import pool_clips, pool_queries, pool_scores, pool_upkeep
+from ssada_core.store import pool_clips, pool_drafts, pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import make_directory, write_atomic
 from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_intake import Intake
@@ -199,7 +199,7 @@ class FramePool(PoolReader):
             StoreError: if there is no such frame, or the disk refuses.
         """
         data = encode_png(np.vstack([label, confidence]))
-        file = f"{pool_upkeep.PREDICTIONS}/{frame_id:06d}.png"
+        file = pool_upkeep.prediction_file(frame_id)
         with self._database.transaction(durable=False):
             self.get(frame_id)
             make_directory(self.root / pool_upkeep.PREDICTIONS)
@@ -263,16 +263,19 @@ class FramePool(PoolReader):
         return self.by_query(query_id)
 
     def reject(self, query_id: str, reason: str) -> FrameRecord:
-        """This frame must not be kept: its image is deleted. Copies of it will not be stored again.
+        """This frame must not be kept: image, drafts and held labels are deleted. Copies of it are not stored again.
 
         Raises:
             StoreError: if the query is unknown, labelled or rejected.
         """
         with self._database.transaction(durable=True):
             record = self._close_query(query_id, "rejected", reason)
-            files = [record.image_file, f"{pool_upkeep.PREDICTIONS}/{record.id:06d}.png"]
-            self._database.execute("UPDATE frames SET bytes=0, prediction_file=NULL WHERE id=?", (record.id,))
-        pool_upkeep.delete_files(self.root, files)
+            files = [*pool_upkeep.files_of(self._database, [record.id]), pool_upkeep.prediction_file(record.id)]
+            self._database.execute("DELETE FROM labels WHERE frame_id=?", (record.id,))
+            self._database.execute(
+                "UPDATE frames SET bytes=0, prediction_file=NULL, label_file=NULL WHERE id=?", (record.id,)
+            )
+        self._delete(files, [query_id])
         return self.by_query(query_id)
 
     def _close_query(self, query_id: str, state: State, reason: str) -> FrameRecord:
@@ -305,7 +308,7 @@ class FramePool(PoolReader):
                     "UPDATE frames SET image_file=?, bytes=?, thumbnail=? WHERE id=?",
                     (file, len(data), thumbnail(image).tobytes(), frame_id),
                 )
-            pool_upkeep.delete_files(self.root, [record.image_file])
+            self._delete([record.image_file])
         return found
 
     def expire(self) -> int:
@@ -324,7 +327,7 @@ class FramePool(PoolReader):
         return 0
 
     def purge(self, frame_ids: Sequence[int]) -> int:
-        """Delete frames with everything that belongs to them, labels too. The one way to lose a label.
+        """Delete frames with everything that belongs to them, labels and drafts too. The one way to lose a label.
 
         Returns:
             How many of them there were.
@@ -334,6 +337,13 @@ class FramePool(PoolReader):
         """
         with self._database.transaction(durable=True):
             files = pool_upkeep.files_of(self._database, frame_ids)
+            queries = pool_upkeep.queries_of(self._database, frame_ids)
             removed = pool_upkeep.remove(self._database, frame_ids)
-        pool_upkeep.delete_files(self.root, files)
+        self._delete(files, queries)
         return removed
+
+    def _delete(self, files: Sequence[str], queries: Sequence[str] = ()) -> None:
+        """End what may show what a picture showed, once the transaction stands."""
+        pool_upkeep.delete_files(self.root, files)
+        pool_drafts.forget(self.root, queries)
+        self._database.empty_log()

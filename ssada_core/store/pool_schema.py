@@ -177,6 +177,16 @@ class Database:
                 if self._connection.in_transaction:  # SQLite has already rolled back after some errors
                     self._connection.execute("ROLLBACK")
 
+    def empty_log(self) -> None:
+        """Write the log's pages into the file and empty it: what was deleted is gone from both.
+
+        Another process that is reading just now keeps the log until the next time.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one writing statement inside a transaction; returns the new row's id or 0."""
         return self._connection.execute(sql, values).lastrowid or 0

@@ -204,6 +204,17 @@ def files_of(database: Database, frame_ids: Sequence[int]) -> list[str]:
     return [file for file in files if file]
 
 
+def queries_of(database: Database, frame_ids: Sequence[int]) -> list[str]:
+    """Query ids of those frames that were asked for."""
+    rows = [database.row("SELECT query_id FROM frames WHERE id=?", (frame_id,)) for frame_id in frame_ids]
+    return [row["query_id"] for row in rows if row is not None and row["query_id"] is not None]
+
+
+def prediction_file(frame_id: int) -> str:
+    """Where a model's answer to a frame lies."""
+    return f"{PREDICTIONS}/{frame_id:06d}.png"
+
+
 def remove(database: Database, frame_ids: Sequence[int]) -> int:
     """Delete the rows of frames, with scores and labels; returns how many there were. Inside a transaction."""
     before = database.rows("SELECT COUNT(*) FROM frames")[0][0]

@@ -15,6 +15,7 @@ import pytest
 from adaptation_fixtures import POOL
 
 from ssada_core.annotation.desk import Desk, Who
+from ssada_core.annotation.folder import FolderExchange
 from ssada_core.data.encodings import decode_compressed, encode_jpeg
 from ssada_core.data.privacy import Hider, PrivacySettings
 from ssada_core.errors import ConfigError, PrivacyError
@@ -345,3 +346,54 @@ def test_what_was_purged_is_not_left_in_the_database(tmp_path: Path) -> None:
     run_pool("purge", tmp_path, "--all", "--yes")
     left = b"".join(path.read_bytes() for path in tmp_path.glob("pool.sqlite"))
     assert not any(thumbnail in left for thumbnail in thumbnails)
+
+
+def test_what_was_purged_beside_a_running_node_is_not_left_in_its_log(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with FramePool(tmp_path, POOL, label_space=CAMVID) as node:
+        thumbnails = [bytes(row[0]) for row in node._database.rows("SELECT thumbnail FROM frames")]
+        node.set_many_scores({})  # a writer, whose log stays as long as it is open
+        run_pool("purge", tmp_path, "--all", "--yes")
+        left = b"".join(path.read_bytes() for path in tmp_path.glob("pool.sqlite*"))
+        assert not any(thumbnail in left for thumbnail in thumbnails)
+
+
+def test_the_folder_of_the_queries_shows_no_frame_that_was_purged_rejected_or_hidden_since(tmp_path: Path) -> None:
+    filled(tmp_path / "pool")
+    with FramePool(tmp_path / "pool", POOL, label_space=CAMVID) as pool:
+        buffered = pool.frames(states=["buffered"])
+        first, second = (str(record.query_id) for record in pool.query([Choice(r.id, 0, False, "") for r in buffered]))
+        folder = FolderExchange(pool, tmp_path / "queries", tmp_path / "labels")
+        folder.write_queries()
+        before = (tmp_path / "queries" / f"{second}.jpg").read_bytes()
+        pool.reject(first, "a face")
+        pool.hide(pool.by_query(second).id, Hider(settings("detectors:bright")))
+        assert [path.name for path in folder.write_queries()] == [f"{second}.jpg"]
+        assert {path.stem for path in (tmp_path / "queries").iterdir()} == {second}
+        shown = (tmp_path / "queries" / f"{second}.jpg").read_bytes()
+        assert shown == pool.image_bytes(pool.by_query(second)) != before
+        assert folder.write_queries() == []
+        again = FolderExchange(pool, tmp_path / "queries", tmp_path / "labels")
+        assert again.write_queries() == [], "after a restart nothing is written anew"
+        pool.purge([pool.by_query(second).id])
+        folder.write_queries()
+        assert list((tmp_path / "queries").iterdir()) == []
+
+
+def test_a_rejected_query_leaves_no_label_and_an_expired_one_no_draft(tmp_path: Path) -> None:
+    first, second = filled(tmp_path)
+    with closing(Desk(tmp_path, 45.0)) as desk:
+        for query_id in (first, second):
+            desk.save(query_id, Who("tab", "person", "Ada"), b"a draft")
+    age(tmp_path, 10, (1,))
+    with FramePool(tmp_path, POOL.model_copy(update={"retention_days": 5.0}), label_space=CAMVID) as pool:
+        with closing(Desk(tmp_path, 45.0)) as desk:
+            assert desk.drafts("person") == {second: True}
+        (record,) = pool.query([Choice(pool.frames(states=["buffered"])[0].id, 0, False, "")])
+        held = str(record.query_id)
+        pool.hold_label(held, np.zeros(record.size, np.uint8), "test", "odd")
+        files = set((tmp_path / "labels").iterdir())
+        pool.reject(held, "a face")
+        assert len(files - set((tmp_path / "labels").iterdir())) == 1
+        assert pool.label_history(held) == []
+        assert pool.verify() == []
