@@ -257,5 +257,5 @@ def _explain(path: Path, error: sqlite3.Error) -> StoreError:
     if "readonly" in text or "unable to open" in text:
         return StoreError(f"cannot write {path} ({text}): give this user write access, or choose another folder")
     if "malformed" in text or "not a database" in text:
-        return StoreError(f"{path} is damaged ({text}): move it aside and restore a copy, or start a new pool")
+        return StoreError(f"{path} is damaged ({text}): put a copy in its place, or name a new folder")
     return StoreError(f"{path}: {text}: check the disk, or choose a folder on a local one")

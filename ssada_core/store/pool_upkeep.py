@@ -38,7 +38,7 @@ def clean(database: Database, root: Path) -> list[str]:
     back; labels whose file has gone or changed are held until it is as it was, or a human has looked again.
 
     Raises:
-        StoreError: if the pool cannot be read or written, or no image of it is there at all.
+        StoreError: if the pool cannot be read or written, no image of it is there at all, or it is another's database.
     """
     with database.transaction(durable=False):
         present = set(_files(root))
@@ -51,7 +51,16 @@ def clean(database: Database, root: Path) -> list[str]:
 
 
 def _check_there(database: Database, root: Path, present: set[str]) -> None:
-    """A disk that is not mounted looks like a folder without a file: nothing may be concluded from that."""
+    """A disk that is not mounted looks like a folder without a file: nothing may be concluded from that.
+
+    Nor is a label an orphan where the database never knew a frame: frames are entered before they are labelled.
+    """
+    labels = sum(file.startswith(f"{LABELS}/") for file in present)
+    if labels and not database.rows("SELECT 1 FROM sqlite_sequence WHERE name='frames'"):
+        raise StoreError(
+            f"{root / 'pool.sqlite'} never knew a frame, but {root / LABELS} holds {labels} labels: put their own "
+            f"pool.sqlite back, or move {root / LABELS} and {root / IMAGES} to another place"
+        )
     known = database.rows(
         "SELECT image_file FROM frames WHERE state != 'rejected' OR id IN (SELECT frame_id FROM missing)"
     )

@@ -113,7 +113,7 @@ def test_a_damaged_database_is_refused_in_one_line(tmp_path: Path) -> None:
     data = bytearray(database.read_bytes())
     data[4096:] = os.urandom(len(data) - 4096)
     database.write_bytes(data)
-    with pytest.raises(StoreError, match=r"pool\.sqlite is damaged .*: move it aside") as caught:
+    with pytest.raises(StoreError, match=r"pool\.sqlite is damaged .*: put a copy in its place") as caught:
         open_pool(tmp_path / "pool")
     assert "\n" not in str(caught.value)
 

@@ -60,6 +60,27 @@ def pool(tmp_path: Path) -> Iterator[FramePool]:
         assert opened.verify() == []
 
 
+def test_labels_are_not_deleted_for_a_database_that_never_knew_a_frame(tmp_path: Path) -> None:
+    """pool.sqlite was damaged and moved aside: the new one knew nothing, and every label was taken for an orphan."""
+    root = tmp_path / "pool"
+    with open_pool(root) as pool:
+        fill(pool, 2)
+        pool.accept_label(ask(pool), label_of(1), "ann")
+    for file in root.glob("pool.sqlite*"):
+        file.rename(tmp_path / file.name)
+    with pytest.raises(
+        StoreError, match=r"never knew a frame, but .*labels holds 1 labels: put their own pool\.sqlite back"
+    ):
+        open_pool(root)
+    for file in root.glob("pool.sqlite*"):
+        file.unlink()
+    for file in tmp_path.glob("pool.sqlite*"):
+        file.rename(root / file.name)
+    with open_pool(root) as pool:
+        assert pool.count(states=["labelled"]) == 1
+        assert pool.verify() == []
+
+
 # What is stored
 
 
