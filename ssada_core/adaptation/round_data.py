@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ssada_core.adaptation.round import DATA_FILE, RoundSpec
 from ssada_core.data.encodings import decode_compressed, picture_size
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Array, Samples, Subset
 from ssada_core.errors import DataError, StoreError, WorkerError
-from ssada_core.labels import LabelSpace
+from ssada_core.labels import IGNORE, LabelSpace
 from ssada_core.store.files import read_json, write_json
 from ssada_core.store.pool import FrameRecord
 from ssada_core.store.pool_reader import PoolReader
@@ -31,6 +34,7 @@ class RoundData:
 
     Attributes:
         labelled: frames to train on; ``labelled_domains`` has the road of each.
+        sparse: which of them are labelled in parts, so that the rest counts as unlabelled; None: the labels tell.
         unlabelled: likewise.
         audit: frames that judge, with their stamps and roads.
         cases: the regression cases, with their query ids: flagged frames that judge and are never trained on.
@@ -47,14 +51,22 @@ class RoundData:
     audit_domains: tuple[str, ...] = ()
     cases: Samples | None = None
     case_ids: tuple[str, ...] = ()
+    sparse: frozenset[int] | None = None
 
     def balanced(self) -> Samples:
         """The labelled frames with those of rarely labelled roads repeated: what was learned is not forgotten."""
+        return Subset(self.labelled, self._mix())
+
+    def balanced_sparse(self) -> tuple[int, ...] | None:
+        """Indices in :meth:`balanced` of the frames that are labelled in parts; None: the labels tell."""
+        return None if self.sparse is None else tuple(i for i, index in enumerate(self._mix()) if index in self.sparse)
+
+    def _mix(self) -> list[int]:
         most = max(self.labelled_domains.count(domain) for domain in set(self.labelled_domains))
         indices = []
         for index, domain in enumerate(self.labelled_domains):
             indices += [index] * min(MOST_REPEATED, max(1, round(most / self.labelled_domains.count(domain))))
-        return Subset(self.labelled, indices)
+        return indices
 
     def case_labels(self) -> dict[str, str]:
         """SHA-256 of each regression case's label, by query id: a correction makes another one."""
@@ -132,7 +144,8 @@ def watched(data: RoundData, tell: Callable[[], None]) -> RoundData:
 def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelSpace) -> RoundData:
     """Choose the round's frames, or find the ones a previous attempt of the same round chose.
 
-    Labels that came after the round's start wait for the next one; a correction of a label counts at once. A
+    Labels that came after the round's start wait for the next one; a correction of a label counts at once, but
+    what a frame is to the round (its road, and whether it is labelled in parts) stays what it was at the start. A
     labelled frame that was purged since then is left out, and the trainer refuses to go on without it: what a human
     took back must not stay in the weights. An unlabelled frame that was evicted is no loss: its neighbour stands in.
 
@@ -147,7 +160,10 @@ def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelS
     chosen = read_json(path)
     if not isinstance(chosen, dict) or not set(KINDS) <= set(chosen):
         raise WorkerError(f"{path} is damaged: delete the folder to give the round up")
-    records = {record.id: record for record in pool.frames()}
+    domains = chosen.get("domains", {})  # a list of an earlier release has none
+    records = {
+        record.id: replace(record, domain=domains.get(str(record.id), record.domain)) for record in pool.frames()
+    }
     labelled, audit = (_labelled(pool, records, chosen[kind]) for kind in ("labelled", "audit"))
     cases = _labelled(pool, records, chosen.get("cases", []))
     unlabelled = _unlabelled(pool, records, chosen["unlabelled"])
@@ -166,18 +182,31 @@ def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelS
         audit_domains=tuple(frame.record.domain for frame in audit),
         cases=SnapshotSamples(cases),
         case_ids=tuple(str(frame.record.query_id) for frame in cases),
+        sparse=_positions(labelled, chosen["sparse"]) if "sparse" in chosen else None,
     )
 
 
-def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, list[int]]:
+def _positions(frames: Sequence[StoredFrame], ids: Sequence[int]) -> frozenset[int]:
+    return frozenset(index for index, frame in enumerate(frames) if frame.record.id in ids)
+
+
+def _choose(pool: PoolReader, spec: RoundSpec) -> dict[str, Any]:
     labelled = [record for record in pool.frames(states=["labelled"]) if _sound(pool, record)]
-    unlabelled = pool.frames(states=["buffered", "queried", "skipped"], audit=False)
+    unlabelled = _newest(pool.frames(states=["buffered", "queried", "skipped"], audit=False), spec)
+    trained = [record for record in labelled if not record.audit]
     return {
-        "labelled": [record.id for record in labelled if not record.audit],
+        "labelled": [record.id for record in trained],
         "audit": [record.id for record in labelled if record.audit and record.clip is None],
         "cases": [record.id for record in labelled if record.audit and record.clip is not None],
-        "unlabelled": [record.id for record in _newest(unlabelled, spec)],
+        "unlabelled": [record.id for record in unlabelled],
+        "domains": {str(record.id): record.domain for record in [*labelled, *unlabelled]},
+        "sparse": [record.id for record in trained if _open_share(pool, record) > spec.training.sparse_share],
     }
+
+
+def _open_share(pool: PoolReader, record: FrameRecord) -> float:
+    label = pool.label(record)
+    return 0.0 if label is None else float(np.mean(label == IGNORE))
 
 
 def _sound(pool: PoolReader, record: FrameRecord) -> bool:

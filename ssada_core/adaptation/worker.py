@@ -142,6 +142,7 @@ def _train(
             source=at_network_size(data.source),
             labelled=at_network_size(data.balanced()),
             unlabelled=at_network_size(data.unlabelled),
+            sparse=data.balanced_sparse(),
         ),
         spec.training,
         run_dir=run_dir,

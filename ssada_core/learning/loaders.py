@@ -138,7 +138,9 @@ class BatchMaker:
         labelled = self._labelled or _part(data.labelled, data, 1, self._settings)
         if labelled is not None:
             share = self._settings.sparse_share
-            sparse = [i for i in range(len(labelled)) if np.mean(_label(labelled, i) == IGNORE) > share]
+            sparse = data.sparse
+            if sparse is None:
+                sparse = [i for i in range(len(labelled)) if np.mean(_label(labelled, i) == IGNORE) > share]
             pool += [(labelled, index, True) for index in sparse]
         return pool
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from adaptation_fixtures import DRIVE, fill_pool, open_pool, round_spec
+from adaptation_fixtures import DRIVE, TRAINING, fill_pool, open_pool, round_spec
 
 from ssada_core.adaptation.round_data import gather
 from ssada_core.data.samples import ArraySamples
 from ssada_core.data.source_pack import create_pack
 from ssada_core.errors import DataError, WorkerError
-from ssada_core.labels import CAMVID, LabelSpace
-from ssada_core.store.files import write_json
+from ssada_core.labels import CAMVID, IGNORE, LabelSpace
+from ssada_core.learning.loaders import BatchMaker
+from ssada_core.learning.training_data import TrainingData
+from ssada_core.store.files import read_json, write_json
 from ssada_core.store.pool import Choice
 from ssada_core.store.pool_reader import PoolReader
 from ssada_core.store.pool_schema import Database
@@ -56,6 +58,29 @@ def test_the_choice_of_the_first_attempt_stays(tmp_path, pool):
     pool.accept_label(first.query_id, corrected, "test")
     again = gather(pool, round_spec(tmp_path), tmp_path, CAMVID)
     np.testing.assert_array_equal(again.labelled.label(0), corrected)
+
+
+def test_a_road_that_gets_its_name_and_a_corrected_label_change_no_round_under_way(tmp_path, pool):
+    records = pool.frames(states=["labelled"], audit=False)
+    image_label = DRIVE.frame(0, "night")[1]
+    partly = image_label.copy()
+    partly[: partly.shape[0] // 2] = IGNORE
+    pool.accept_label(records[0].query_id, partly, "test")
+
+    def trainable():
+        data = gather(pool, round_spec(tmp_path, training=TRAINING), tmp_path, CAMVID)
+        training = TrainingData(None, data.balanced(), data.unlabelled, sparse=data.balanced_sparse())
+        return data.labelled_domains, BatchMaker(training, TRAINING).sizes
+
+    before = trainable()
+    assert before == (("", "", ""), {"source": 0, "labelled": 3, "unlabelled": 6}), "five, and one labelled in parts"
+    pool.accept_label(records[0].query_id, image_label, "test")  # labelled to the end
+    pool.name_domain("night", since_id=records[1].id)  # and two frames in three are of a road with a name now
+    assert trainable() == before, "or the trainer refuses the checkpoint of another round"
+
+    values = read_json(tmp_path / "data.json")
+    write_json(tmp_path / "data.json", {key: values[key] for key in ("labelled", "audit", "unlabelled")})
+    assert trainable() == (("", "night", "night"), {"source": 0, "labelled": 4, "unlabelled": 5}), "an earlier release"
 
 
 def test_an_evicted_frame_is_replaced_by_its_neighbour_so_that_a_resumed_round_goes_on(tmp_path, pool):
