@@ -16,11 +16,13 @@ from ssada_core.adaptation.case_bars import CaseBars
 from ssada_core.adaptation.cycle import CycleState, Outcome, Training
 from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.round import RoundSpec
+from ssada_core.adaptation.round_data import name_of_unnamed
 from ssada_core.adaptation.rounds import Rounds
 from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.errors import StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import make_directory, read_json, write_json
+from ssada_core.store.pool_reader import PoolReader
 from ssada_core.store.registry import ModelRegistry
 
 STATE_FILE = "cycle.json"
@@ -217,7 +219,22 @@ class Conductor:
         """
         run_dir = self.rounds.run_dir
         found = Expectations.load(run_dir) if run_dir is not None else None
-        return found if found is not None and found.candidate == version else None
+        if found is None or found.candidate != version:
+            return None
+        return found.named(str(self.decision.get("target", "")))
+
+    def name_target(self, pool: PoolReader) -> None:
+        """A round that was started before its road had a name is one of that road, once it has one.
+
+        Raises:
+            StoreError: if the round or the pool cannot be read, or the disk refuses.
+        """
+        run_dir = self.rounds.run_dir
+        if run_dir is None or self.decision.get("target") != "":
+            return
+        name = name_of_unnamed(pool, run_dir)
+        if name:
+            self._keep({**self.decision, "target": name})
 
     def audit_wanted(self) -> int:
         """Audit frames that an undecided verdict needs and that were not asked for yet; none once it is out of date."""

@@ -98,6 +98,12 @@ class Expectations(BaseModel):
     before: str
     domains: dict[str, Expected] = Field(description="By the name of the road; frames of no named road under ''.")
 
+    def named(self, road: str) -> Expectations:
+        """The same, where the frames of no named road are of this one, unless it has figures of its own."""
+        if not road or road in self.domains or "" not in self.domains:
+            return self
+        return self.model_copy(update={"domains": {name or road: each for name, each in self.domains.items()}})
+
     def save(self, run_dir: Path) -> None:
         """Write it beside the round.
 

@@ -49,7 +49,7 @@ class Performer:
         """
         self._tools, self._cycle, self.version = tools, cycle, version
         self._rest_until_s = float("-inf")
-        self._entered = 0
+        self._entered, self._named = 0, -1
         self._offering = Bystander("offers", tools.log)
         self.offer: Offer | None = None
         """A version that fits the road better; confirm takes it."""
@@ -75,6 +75,7 @@ class Performer:
         self.follow_registry("made current by another process")
         self._heed_watch(now_s)
         self._look_for_offer()
+        self._name_target()
         try:
             facts = self.facts(now_s)
             phase = self._cycle.state.phase
@@ -144,6 +145,7 @@ class Performer:
         if isinstance(action, Judge):
             self._tools.companions.end_shadow()
             self._tools.conductor.judge(self._tools.pool.label_space)
+            self._tools.conductor.name_target(self._tools.pool)
         elif isinstance(action, StartShadow):
             self._drive_along(action.version)
         elif isinstance(action, Promote):
@@ -224,6 +226,11 @@ class Performer:
         shadow = self._tools.companions.shadow
         if shadow is not None and not self.paused:
             self._ask_about(shadow.take_differing(), f"{shadow.version} and {shadow.champion} differ most here")
+
+    def _name_target(self) -> None:
+        if self._tools.follower.entered != self._named:
+            self._tools.conductor.name_target(self._tools.pool)
+            self._named = self._tools.follower.entered
 
     def _look_for_offer(self) -> None:
         """On a road that was met before, a registered version may fit better than the one in use."""

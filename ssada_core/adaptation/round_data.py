@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,6 +185,19 @@ def gather(pool: PoolReader, spec: RoundSpec, run_dir: Path, label_space: LabelS
         case_ids=tuple(str(frame.record.query_id) for frame in cases),
         sparse=_positions(labelled, chosen["sparse"]) if "sparse" in chosen else None,
     )
+
+
+def name_of_unnamed(pool: PoolReader, run_dir: Path) -> str:
+    """The name by which the road is known now that had none when the round chose its frames; empty if it has none.
+
+    Raises:
+        StoreError: if pool or list cannot be read.
+    """
+    path = run_dir / DATA_FILE
+    chosen = read_json(path) if path.exists() else {}
+    unnamed = {int(frame_id) for frame_id, domain in chosen.get("domains", {}).items() if not domain}
+    names = Counter(record.domain for record in pool.frames() if record.id in unnamed and record.domain)
+    return names.most_common(1)[0][0] if names else ""
 
 
 def _positions(frames: Sequence[StoredFrame], ids: Sequence[int]) -> frozenset[int]:

@@ -455,6 +455,24 @@ def test_an_undecided_verdict_asks_only_for_frames_that_can_be_asked_for(vehicle
     assert adapter._work.facts(vehicle.now_s).audit_wanted == 2
 
 
+def test_a_round_of_a_road_that_gets_its_name_later_is_one_of_that_road(vehicle):
+    fill_pool(vehicle.root / "pool", frames=12, labelled=4, audit=2)
+    path = undecided_round(vehicle)
+    expectations(vehicle, disagreement=0.5)
+    adapter = vehicle.start()
+    gather(adapter.pool, round_spec(vehicle.root), path.parent, CAMVID)
+    while adapter._scorer.score_next():
+        pass
+    vehicle.step()
+    assert read_json(path)["target"] == ""
+    adapter.pool.name_domain("night", since_id=1)
+    adapter._follower.domain, adapter._follower.entered = "night", 1
+    vehicle.step()
+    assert read_json(path)["target"] == "night"
+    assert list(adapter._conductor.expectations("v0002").domains) == ["night"]
+    assert adapter._work.facts(vehicle.now_s).audit_wanted == 2
+
+
 def test_a_verdict_on_a_champion_that_is_not_current_any_more_asks_for_nothing(vehicle):
     fill_pool(vehicle.root / "pool", frames=12, labelled=4, audit=2)
     undecided_round(vehicle, champion="v0002", version="v0001")  # and v0002 was taken back
