@@ -230,7 +230,7 @@ class Conductor:
             StoreError: if the round or the pool cannot be read, or the disk refuses.
         """
         run_dir = self.rounds.run_dir
-        if run_dir is None or self.decision.get("target") != "":
+        if run_dir is None or self.rounds.unfinished() is not None or self.decision.get("target") != "":
             return
         name = name_of_unnamed(pool, run_dir)
         if name:

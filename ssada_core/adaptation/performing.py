@@ -145,7 +145,7 @@ class Performer:
         if isinstance(action, Judge):
             self._tools.companions.end_shadow()
             self._tools.conductor.judge(self._tools.pool.label_space)
-            self._tools.conductor.name_target(self._tools.pool)
+            self._named = -1
         elif isinstance(action, StartShadow):
             self._drive_along(action.version)
         elif isinstance(action, Promote):
@@ -228,9 +228,13 @@ class Performer:
             self._ask_about(shadow.take_differing(), f"{shadow.version} and {shadow.champion} differ most here")
 
     def _name_target(self) -> None:
-        if self._tools.follower.entered != self._named:
+        if self._tools.follower.entered == self._named:
+            return
+        self._named = self._tools.follower.entered
+        try:
             self._tools.conductor.name_target(self._tools.pool)
-            self._named = self._tools.follower.entered
+        except StoreError as error:  # the round stays one of a road without a name
+            self._tools.log(str(error))
 
     def _look_for_offer(self) -> None:
         """On a road that was met before, a registered version may fit better than the one in use."""

@@ -195,7 +195,8 @@ def name_of_unnamed(pool: PoolReader, run_dir: Path) -> str:
     """
     path = run_dir / DATA_FILE
     chosen = read_json(path) if path.exists() else {}
-    unnamed = {int(frame_id) for frame_id, domain in chosen.get("domains", {}).items() if not domain}
+    domains = chosen.get("domains", {}) if isinstance(chosen, dict) else {}
+    unnamed = {int(frame_id) for frame_id, domain in domains.items() if not domain}
     names = Counter(record.domain for record in pool.frames() if record.id in unnamed and record.domain)
     return names.most_common(1)[0][0] if names else ""
 

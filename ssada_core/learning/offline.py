@@ -110,7 +110,7 @@ def _training_data(settings: OfflineSettings, label_space: LabelSpace) -> Traini
             raise ConfigError(f"mode '{settings.mode}' trains on {part} frames: set data.{part}")
         space = source_space(settings, label_space) if part == "source" else label_space
         parts[part] = _open(reference, settings, space) if wanted and reference else None
-    return TrainingData(**parts)
+    return TrainingData(parts["source"], parts["labelled"], parts["unlabelled"])
 
 
 def _reveals(settings: OfflineSettings, data: TrainingData) -> LabelReveals | None:

@@ -27,7 +27,7 @@ from ssada_core.adaptation.expectations import Expectations, Expected, Sight
 from ssada_core.adaptation.flags import FlagSettings
 from ssada_core.adaptation.offers import Offer, fitting
 from ssada_core.adaptation.pair_watch import PairWatch, Seen
-from ssada_core.adaptation.round import DECISION_FILE
+from ssada_core.adaptation.round import DECISION_FILE, write_round
 from ssada_core.adaptation.round_data import gather
 from ssada_core.adaptation.shadow import Exposure, Shadow, ShadowSettings
 from ssada_core.adaptation.watch import WATCH_FILE, Watch, WatchSettings
@@ -471,6 +471,12 @@ def test_a_round_of_a_road_that_gets_its_name_later_is_one_of_that_road(vehicle)
     assert read_json(path)["target"] == "night"
     assert list(adapter._conductor.expectations("v0002").domains) == ["night"]
     assert adapter._work.facts(vehicle.now_s).audit_wanted == 2
+
+    adapter._conductor.decision["target"] = ""  # and the next round is under way
+    write_round(path.parent.with_name("round-0002"), round_spec(vehicle.root))
+    gather(adapter.pool, round_spec(vehicle.root), path.parent.with_name("round-0002"), CAMVID)
+    adapter._conductor.name_target(adapter.pool)
+    assert adapter._conductor.rounds.unfinished() is not None, "it has no decision yet"
 
 
 def test_a_verdict_on_a_champion_that_is_not_current_any_more_asks_for_nothing(vehicle):
