@@ -236,7 +236,8 @@ def as_input(frame: Array, size: tuple[int, int]) -> Array:
 def _nncf() -> ModuleType:
     with _no_telemetry():
         nncf = require("nncf", extra="openvino", purpose="int8 quantisation")
-    nncf.set_log_level(logging.ERROR)
+    # Its own function would also silence the handlers that others attached to its logger.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 
