@@ -23,9 +23,9 @@ test: setup ## Set up and run lint, types and every quick test
 ifdef PYTEST
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
 else
-	@# Units side by side; what runs nodes, processes and browsers has the machine to itself.
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile test/unit
-	$(BIN)/python -m pytest -m "not slow" --ignore test/unit
+	@# Units and nodes side by side; what runs processes and browsers has the machine to itself.
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile test/unit test/node
+	$(BIN)/python -m pytest -m "not slow" --ignore test/unit --ignore test/node
 endif
 
 test-slow: setup ## The tests that take minutes

@@ -221,6 +221,10 @@ def _ended_by_signal(node: ManagedNode) -> Iterator[None]:
     except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
         if node.context.ok():
             raise
+    except RuntimeError as error:
+        # A KeyboardInterrupt while rclpy makes the message that it takes: pybind11 loses it and complains of this.
+        if node.context.ok() or not str(error).startswith("Unable to convert call argument"):
+            raise
 
 
 @contextmanager

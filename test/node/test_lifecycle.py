@@ -18,7 +18,7 @@ import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from ssada_core.errors import ModelError
-from ssada_ros.lifecycle import ManagedNode
+from ssada_ros.lifecycle import ManagedNode, _ended_by_signal
 
 pytestmark = pytest.mark.ros
 
@@ -185,6 +185,18 @@ def test_a_signal_ends_the_process_cleanly_at_any_moment(ros_domain, number, mom
     assert "Traceback" not in said
     assert status == 0, said
     assert moment == "configure" or said.count("cleaned up") == 1
+
+
+def test_an_interrupt_that_pybind_lost_is_an_interrupt(node):
+    """Seen once at the end of a built node: exit 1 with a traceback from take_message."""
+    lost = RuntimeError("Unable to convert call argument '0' to Python object (#define PYBIND11_DETAILED_ERROR…)")
+    with pytest.raises(RuntimeError), _ended_by_signal(node):
+        raise lost
+    rclpy.try_shutdown()
+    with _ended_by_signal(node):
+        raise lost
+    with pytest.raises(RuntimeError, match="a bug"), _ended_by_signal(node):
+        raise RuntimeError("a bug")
 
 
 @pytest.mark.parametrize(
