@@ -26,7 +26,7 @@ from ssada_core.adaptation.round import (
 from ssada_core.adaptation.worker_process import HUNG_AFTER_S, Progress, State, WorkerProcess
 from ssada_core.errors import WorkerError
 from ssada_core.labels import LabelSpace
-from ssada_core.store.files import read_json, write_json
+from ssada_core.store.files import TEMPORARY_SUFFIX, read_json, write_json
 
 _NAME = re.compile(r"round-(\d{4,})")
 
@@ -42,8 +42,7 @@ class Rounds:
         self._hung_after_s = hung_after_s
         self._log = log
         self._worker: WorkerProcess | None = None
-        for folder in self._folders():  # killed between a decision and the end of close
-            _drop_checkpoint(folder)
+        self._make_room()
 
     @property
     def run_dir(self) -> Path | None:
@@ -99,6 +98,7 @@ class Rounds:
         folders = self._folders()
         number = int(folders[-1].name.partition("-")[2]) + 1 if folders else 1
         run_dir = self._root / f"round-{number:04d}"
+        self._make_room()
         write_round(run_dir, spec)
         return self.resume(run_dir)
 
@@ -164,7 +164,7 @@ class Rounds:
         self.stop()
         newest = self._newest()
         write_json(newest / DECISION_FILE, dict(decision))
-        _drop_checkpoint(newest)
+        self._make_room()
 
     def failure(self) -> str:
         """Why the worker failed, in one line."""
@@ -176,15 +176,23 @@ class Rounds:
             raise WorkerError(f"there is no round in {self._root}: start one")
         return newest
 
+    def _make_room(self) -> None:
+        """Delete what no round needs any more: a checkpoint is as large as three models, and they would fill the disk.
+
+        Only the newest round can be resumed, and only while it is undecided. Half-written files are a killed worker's.
+        No worker runs.
+        """
+        unfinished = self.unfinished()
+        for folder in self._folders():
+            useless = list(folder.glob(f".*{TEMPORARY_SUFFIX}"))
+            if folder != unfinished:
+                useless.append(folder / CHECKPOINT_FILE)
+            for path in useless:
+                with contextlib.suppress(OSError):  # a disk that refuses: the next start tries again
+                    path.unlink(missing_ok=True)
+
     def _folders(self) -> list[Path]:
         if not self._root.is_dir():
             return []
         found = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name) and (path / ROUND_FILE).exists()]
         return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
-
-
-def _drop_checkpoint(run_dir: Path) -> None:
-    """A decided round is never resumed, and its checkpoint is as large as three models: they would fill the disk."""
-    if (run_dir / DECISION_FILE).exists():
-        with contextlib.suppress(OSError):  # a disk that refuses: the next start tries again
-            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -65,6 +65,18 @@ def test_a_decided_round_leaves_no_checkpoint_and_one_under_way_keeps_it(tmp_pat
     assert sorted(path.name for path in new.iterdir()) == [DECISION_FILE, ROUND_FILE]
 
 
+def test_a_round_that_could_not_be_decided_and_a_killed_worker_leave_nothing_large(tmp_path, rounds):
+    """A storm of full disks: each round whose decision could not be written kept its checkpoint, for ever."""
+    old, new = (tmp_path / "rounds" / name for name in ("round-0001", "round-0002"))
+    for run_dir in (old, new):
+        write_round(run_dir, round_spec(tmp_path))
+        for name in (CHECKPOINT_FILE, f".{CHECKPOINT_FILE}.0a1b2c3d.tmp"):
+            (run_dir / name).write_bytes(b"weights")
+    Rounds(tmp_path / "rounds", restarts=0, log=lambda _: None)
+    assert [path.name for path in old.iterdir()] == [ROUND_FILE]
+    assert sorted(path.name for path in new.iterdir()) == [CHECKPOINT_FILE, ROUND_FILE]
+
+
 def test_a_round_starts_after_the_newest_and_only_once(tmp_path, rounds):
     write_round(tmp_path / "rounds" / "round-0041", round_spec(tmp_path))
     try:
