@@ -17,7 +17,6 @@ from pathlib import Path
 from ssada_core.errors import SsadaError, StoreError
 from ssada_core.store.pool_drafts import DRAFTS_FILE
 
-FILE = DRAFTS_FILE
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS leases (query_id TEXT PRIMARY KEY, holder TEXT NOT NULL, person TEXT NOT NULL, "
     "name TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
@@ -75,7 +74,7 @@ class Desk:
         Raises:
             StoreError: if it cannot be used.
         """
-        self._path = folder / FILE
+        self._path = folder / DRAFTS_FILE
         self._lease_s = lease_s
         self._lock = threading.Lock()
         with self._errors():

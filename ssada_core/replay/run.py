@@ -93,21 +93,11 @@ def run_replay(
     damage = Damage()
     recording = _recording(options, space, settings, damage)
     until_ns = _until(options, settings, space) if options.adapt else None
-    truth = settings.truth.folder
-    inputs = [
-        str(options.bag),
-        *(str(model.folder) for model in models),
-        options.source_data,
-        options.evaluation,
-        truth,
-    ]
-    out = run_folder(options.out, kind="replay", inputs=inputs)
+    out = run_folder(options.out, kind="replay", inputs=_inputs(options, settings, models))
     with ExitStack() as stack:
         driver, driven, described = _open(models, recording, options, settings, out, until_ns, log, ros, on_frame)
         stack.callback(driver.close)
         done = play_into(out, recording, driver, space, options, settings, unseen_from_ns=until_ns, on_frame=on_frame)
-        if truth and not any(series.frames for series in results.series_figures(done.tally, space)):
-            log(f"no label of {truth} belongs to a frame: see --label-by, and how the files are named")
         learned = None
         if isinstance(driver, AdaptingDriver | JudgingDriver):
             took = settings.round_seconds if driven is None else None
@@ -115,10 +105,18 @@ def run_replay(
     report = _report(options, settings, space, recording, damage, done, described, learned)
     if driven is not None:
         report = over_ros.with_ros(report, driven, _ros_options(options, out))
+    if settings.truth.folder and not any(series.frames for series in report.series):
+        log(f"no label of {settings.truth.folder} belongs to a frame: see --label-by, and how the files are named")
     write_json(out / "report.json", report.model_dump(mode="json"))
     queries, pairs = (learned.queries, learned.pairs) if learned is not None else ([], [])
     write_page(out / "report.html", report, done, space, queries=queries, pairs=pairs)
     return report
+
+
+def _inputs(options: ReplayOptions, settings: ReplaySettings, models: Sequence[ReplayModel]) -> list[str]:
+    """What a replay reads, and must not empty to make room for what it writes."""
+    read = [options.bag, *(model.folder for model in models), settings.truth.folder]
+    return [*map(str, read), options.source_data, options.evaluation]
 
 
 def _report(

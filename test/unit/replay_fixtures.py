@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,18 @@ def adapting(**values):
 
 
 def replay(
-    bag: Path, out: Path, references: Sequence[str], given: ReplaySettings | None = None, **options: Any
+    bag: Path,
+    out: Path,
+    references: Sequence[str],
+    given: ReplaySettings | None = None,
+    *,
+    log: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> ReplayReport:
     return run_replay(
         ReplayOptions(bag=bag, out=out, models=tuple(references), command="ssada replay bag", **options),
         given or settings(),
-        log=lambda _: None,
+        log=log,
     )
 
 

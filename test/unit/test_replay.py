@@ -330,6 +330,33 @@ def test_a_folder_with_other_things_is_not_overwritten(tmp_path: Path, one_model
     replay(path, tmp_path / "new", one_model)
 
 
+def test_a_replay_never_empties_the_folder_of_what_it_reads(tmp_path: Path, one_model: list[str]):
+    out = tmp_path / "out"
+    replay(whole_bag(tmp_path / "bag", 3), out, one_model, mask_bag=True)
+    registry = shutil.copytree(one_model[0].partition("@")[0], out / "vehicle" / "registry")
+    labels = out / "labels"
+    labels.mkdir()
+    (labels / "0.png").write_bytes(encode_png(bags.truth(0)))
+    for bag, model, folder in (
+        (out / "masks", one_model[0], ""),
+        (tmp_path / "bag", f"{registry}@v0001", ""),
+        (tmp_path / "bag", one_model[0], str(labels)),
+    ):
+        with pytest.raises(ConfigError, match="would be emptied"):
+            replay(bag, out, [model], settings(truth={"folder": folder, "source": "folder" if folder else "none"}))
+    assert (registry / "v0001" / "manifest.json").exists()
+
+
+def test_labels_of_which_none_fits_are_named(tmp_path: Path, one_model: list[str]):
+    path, folder = whole_bag(tmp_path / "bag", 3), tmp_path / "labels"
+    folder.mkdir()
+    (folder / f"{FIRST_NS + 7}.png").write_bytes(encode_png(bags.truth(0)))
+    for by, expected in (("stamp", [f"no label of {folder} belongs to a frame"]), ("order", [])):
+        said: list[str] = []
+        replay(path, tmp_path / "out", one_model, settings(truth={"folder": str(folder), "by": by}), log=said.append)
+        assert [line.partition(": ")[0] for line in said if "no label" in line] == expected
+
+
 def test_a_bag_without_a_usable_frame_is_an_error(tmp_path: Path, one_model: list[str]):
     stream = [("/i/image", k, bags.image(k + 1, bags.picture(k), height=99)) for k in range(4)]
     with pytest.raises(BagError, match="not a single usable frame: 4x frame that cannot be decoded"):
