@@ -77,6 +77,7 @@ class Annotator:
         self._random = random.Random(seed)
         self._tasks: dict[str, Task] = {}
         self._done: set[str] = set()
+        self._unknown: dict[str, float] = {}
         self._results_read = 0
         self._stop = threading.Event()
         self.ledger = Ledger()
@@ -99,14 +100,28 @@ class Annotator:
     def _step(self) -> None:
         seen = self._watch.seen
         for query_id, stamp in list(seen.queries.items()):
-            if query_id not in self._done and query_id not in self._tasks and stamp in seen.truth:
+            if query_id in self._done or query_id in self._tasks:
+                continue
+            if stamp in seen.truth:
                 self._tasks[query_id] = self._task(query_id, stamp, seen.truth[stamp])
+            else:
+                self._skip(query_id)
         while self._results_read < len(seen.results):
             self._note(seen.results[self._results_read])
             self._results_read += 1
         for task in list(self._tasks.values()):
             if time.monotonic() - task.given_at > AGAIN_S:
                 self._give(task)
+
+    def _skip(self, query_id: str) -> None:
+        """The storm's garbage is asked about, too: nobody knows what is in it, and an open question keeps its place."""
+        now = time.monotonic()
+        if now - self._unknown.setdefault(query_id, now) > AGAIN_S:
+            self._unknown[query_id] = now
+            body = json.dumps({"reason": "nothing to be seen"}).encode()
+            if self._call(f"{query_id}/skip", body, "application/json") is not None:
+                self._done.add(query_id)
+                self._count("skipped")
 
     def _task(self, query_id: str, stamp: int, truth: np.ndarray) -> Task:
         over_page = self._random.random() < 0.5
@@ -129,12 +144,13 @@ class Annotator:
 
     def _post(self, task: Task) -> dict[str, str] | None:
         confirmed = "true" if task.confirmed else "false"
-        address = f"http://127.0.0.1:{self._stage.port}/api/queries/{task.query_id}/label?confirmed={confirmed}"
-        request = urllib.request.Request(
-            address,
-            encode_png(task.plan[0]),
-            {"Content-Type": "image/png", "X-Holder": "chaos", "X-Person": "chaos", "X-Name": "chaos"},
-        )
+        return self._call(f"{task.query_id}/label?confirmed={confirmed}", encode_png(task.plan[0]), "image/png")
+
+    def _call(self, path: str, body: bytes, kind: str) -> dict[str, str] | None:
+        """The page's answer; None where it could not be asked."""
+        address = f"http://127.0.0.1:{self._stage.port}/api/queries/{path}"
+        who = {"X-Holder": "chaos", "X-Person": "chaos", "X-Name": "chaos"}
+        request = urllib.request.Request(address, body, {"Content-Type": kind, **who})
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
                 return dict(json.loads(answer.read()))
