@@ -101,6 +101,9 @@ def run(options: argparse.Namespace, seed: int) -> int:
             broken += [f"{what} did not come back within {CALM_S:.0f} s" for what, well in back.items() if not well()]
             end = time.monotonic()
             annotator.close()
+    except BaseException:  # Ctrl-C: no disk stays mounted
+        stage.close()
+        raise
     finally:
         watch.close()
     try:
