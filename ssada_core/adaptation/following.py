@@ -145,12 +145,14 @@ class RoadFollower:
         for path in (self._registry.path(version) / REFERENCE_FILE, self._own_file(version)):
             if path.exists():
                 try:
-                    found = Reference.load(path)
+                    found = Reference.load(path).components
                 except ModelError as error:
                     self._log(str(error))
                     continue
-                if found.components:
-                    return found
+                # An earlier release described frames without a road, too: as a road, they would be left for ever.
+                roads = {name: component for name, component in found.items() if name}
+                if roads:
+                    return Reference(roads)
         return None
 
     def _own_file(self, version: str) -> Path:

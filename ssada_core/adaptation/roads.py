@@ -32,12 +32,16 @@ def roads(data: RoundData) -> dict[str, list[Samples]]:
 def describe_roads(engine: Engine, found: Mapping[str, Sequence[Samples]], frames: int) -> Reference:
     """Describe every road with enough frames by what the engine answers on at most ``frames`` of them.
 
+    Frames without a road are described by nobody: they may be of any, and nothing is to be known again by them.
+
     Raises:
         DataError: if a frame cannot be read.
         EngineError: if the model cannot be run.
     """
     components = {}
     for domain, parts in found.items():
+        if not domain:
+            continue
         answers = (engine.infer([image], features=True)[0] for image in _images(parts, frames))
         try:
             vectors = [describe(answer) for answer in answers]

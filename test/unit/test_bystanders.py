@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
-from adaptation_fixtures import DRIVE, SECOND, adaptation_settings, make_registry, manifest
+from adaptation_fixtures import DRIVE, ENGINE, SECOND, adaptation_settings, make_registry, manifest
 from test_adapter import Vehicle
 from test_vigilance import WATCH, expectations, see, shadowed
 
 from ssada_core.adaptation.actions import AskAudit, AskLabels, StartRound
 from ssada_core.adaptation.bystander import MOST_IN_A_ROW, Bystander
-from ssada_core.adaptation.components import Component, Reference
+from ssada_core.adaptation.components import Component, Reference, describe
 from ssada_core.adaptation.cycle import CycleSettings, CycleState, Facts, advance
 from ssada_core.adaptation.domains import DOMAINS_FILE
 from ssada_core.adaptation.drift import DriftSettings
 from ssada_core.adaptation.expectations import EXPECTATIONS_FILE, compare
 from ssada_core.adaptation.following import REFERENCES
+from ssada_core.adaptation.roads import REFERENCE_FILE, describe_roads
 from ssada_core.adaptation.scorer import Live
 from ssada_core.adaptation.watch import WATCH_FILE
 from ssada_core.data.simulated_drive import SimulatedSamples
 from ssada_core.data.source_pack import create_pack
 from ssada_core.errors import DataError, EngineError, ModelError, StoreError
 from ssada_core.inference.engine import Prediction
+from ssada_core.inference.load import load_engine
 from ssada_core.labels import CAMVID
+from ssada_core.store.files import read_json
 from ssada_core.store.manifest import WEIGHTS_FILE
 from ssada_core.store.pool import Choice
 
@@ -232,6 +236,30 @@ def test_figures_that_are_no_numbers_switch_the_score_off(vehicle):
     assert not adapter._follower.drifted
     adapter.registry.promote("v0002")
     assert vehicle.step()["troubles"] == {}, "another model, another chance"
+
+
+@pytest.mark.parametrize("domain", ["domain-1", ""])
+def test_a_description_of_frames_without_a_road_leaves_the_road_what_it_is(vehicle, domain):
+    """A round that was trained before its road had a name made the road flip with every window, for ever."""
+    adapter, rng = vehicle.start(), np.random.default_rng(0)
+    seen = [live(index, rng.normal(5, 1, 8), index) for index in range(64)]
+    unnamed = Component.fit(np.stack([describe(each.prediction) for each in seen[:24]]))
+    Reference({"": unnamed}).save(adapter.registry.path("v0002") / REFERENCE_FILE)
+    follower = adapter._follower
+    follower.domain = domain
+    follower.use("v0002")
+    for each in seen[24:]:
+        follower.observe(each)
+    assert (follower.guard.trouble, follower.status()["calibrated"]) == ("", True)
+    assert (follower.domain, follower.entered) == ("domain-1", 0 if domain else 1)
+    assert list(read_json(vehicle.root / "rounds" / DOMAINS_FILE)) == ["domain-1"]
+
+
+def test_frames_without_a_road_are_no_road_that_a_version_is_made_for(vehicle):
+    adapter = vehicle.start()
+    road = [SimulatedSamples(DRIVE, "day", range(16))]
+    with closing(load_engine(adapter.registry.path("v0001"), ENGINE)) as engine:
+        assert list(describe_roads(engine, {"": road, "night": road}, 16).components) == ["night"]
 
 
 def test_frames_from_before_a_clock_was_set_back_do_not_name_the_road_after_it(vehicle):
