@@ -18,16 +18,14 @@ from types import TracebackType
 
 import numpy as np
 
-from ssada_core.data.compressed import encode_jpeg, encode_png
-from ssada_core.data.privacy import Hider
+from ssada_core.data.compressed import encode_png
 from ssada_core.data.samples import Array
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
-from ssada_core.store import pool_clips, pool_drafts, pool_queries, pool_scores, pool_upkeep
+from ssada_core.store import pool_clips, pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import make_directory, write_atomic
-from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_intake import Intake
-from ssada_core.store.pool_reader import PoolReader
+from ssada_core.store.pool_keeping import PoolKeeper
 from ssada_core.store.pool_records import (
     STATES,
     Added,
@@ -64,7 +62,7 @@ EXPIRE_EVERY_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class FramePool(PoolReader):
+class FramePool(PoolKeeper):
     """The pool in the folder ``root``, for all threads of a process; other processes open it beside.
 
     Opening creates what is missing and cleans up after a killed process. Errors of the disk are
@@ -84,11 +82,9 @@ class FramePool(PoolReader):
             StoreError: if the folder cannot be used, its images are away, or its labels are of another label space.
         """
         make_directory(Path(root))
-        super().__init__(Path(root), Database(Path(root) / DATABASE_FILE))
-        self.settings = settings
+        super().__init__(Path(root), Database(Path(root) / DATABASE_FILE), settings)
         self.label_space = label_space
         self._intake = Intake(self._database, self.root, settings)
-        self._expired_at = time.monotonic()
         try:
             self.pool_id = identify(self._database, label_space)
             if tidy:
@@ -284,66 +280,3 @@ class FramePool(PoolReader):
             raise StoreError(f"query '{query_id}' is {record.state}: only open ones can be {state}; purge deletes any")
         self._database.execute("UPDATE frames SET state=?, reason=? WHERE id=?", (state, reason, record.id))
         return record
-
-    # Upkeep
-
-    def hide(self, frame_id: int, hider: Hider) -> int:
-        """Hide what ``hider`` finds in a stored frame: for frames that came in before anything looked for it.
-
-        Returns:
-            How many places were hidden; 0 leaves the frame as it is.
-
-        Raises:
-            PrivacyError: if a detector fails; the frame stays as it is.
-            StoreError: if the frame has gone, or the disk refuses.
-        """
-        record = self.get(frame_id)
-        image, found = hider.hide(self.image(record))
-        if found:
-            data = encode_jpeg(image, self.settings.jpeg_quality)
-            file = pool_upkeep.next_name(record.image_file)
-            with self._database.transaction(durable=True):
-                write_atomic(self.root / file, data)
-                self._database.execute(
-                    "UPDATE frames SET image_file=?, bytes=?, thumbnail=? WHERE id=?",
-                    (file, len(data), thumbnail(image).tobytes(), frame_id),
-                )
-            self._delete([record.image_file])
-        return found
-
-    def expire(self) -> int:
-        """Purge what is older than ``retention_days``; returns how many frames that were. Done when opened and hourly.
-
-        Raises:
-            StoreError: if the disk refuses.
-        """
-        self._expired_at = time.monotonic()
-        expired, doubt = pool_upkeep.expired(self._database, self.settings.retention_days)
-        if doubt:
-            _log.warning("frame pool %s: %s", self.root, doubt)
-        elif expired:
-            _log.warning("frame pool %s: %d frames are older than retention_days and purged", self.root, len(expired))
-            return self.purge(expired)
-        return 0
-
-    def purge(self, frame_ids: Sequence[int]) -> int:
-        """Delete frames with everything that belongs to them, labels and drafts too. The one way to lose a label.
-
-        Returns:
-            How many of them there were.
-
-        Raises:
-            StoreError: if the disk refuses.
-        """
-        with self._database.transaction(durable=True):
-            files = pool_upkeep.files_of(self._database, frame_ids)
-            queries = pool_upkeep.queries_of(self._database, frame_ids)
-            removed = pool_upkeep.remove(self._database, frame_ids)
-        self._delete(files, queries)
-        return removed
-
-    def _delete(self, files: Sequence[str], queries: Sequence[str] = ()) -> None:
-        """End what may show what a picture showed, once the transaction stands."""
-        pool_upkeep.delete_files(self.root, files)
-        pool_drafts.forget(self.root, queries)
-        self._database.empty_log()
