@@ -56,7 +56,7 @@ class FolderExchange:
             settle_seconds: how long a file without a PNG's end must be unchanged to be taken as broken.
 
         Raises:
-            ConfigError: if both are the same folder.
+            ConfigError: if both are the same folder, or one is inside the pool's.
             StoreError: if a folder cannot be created.
         """
         self._pool = pool
@@ -67,6 +67,10 @@ class FolderExchange:
         self._unread: set[str] = set()
         self._shown: dict[str, str] = {}
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
+        if any(folder.resolve().is_relative_to(pool.root.resolve()) for folder in (self._queries, self._labels)):
+            raise ConfigError(
+                f"{self._labels} or {self._queries} is inside the pool's own folder {pool.root}: give another"
+            )
         for folder in (self._queries, *(self._labels / name for name in _FOLDERS.values())):
             make_directory(folder)
         if self._queries.resolve() == self._labels.resolve():

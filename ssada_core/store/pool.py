@@ -22,7 +22,7 @@ from ssada_core.data.compressed import encode_png
 from ssada_core.data.samples import Array
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
-from ssada_core.store import pool_clips, pool_queries, pool_scores, pool_upkeep
+from ssada_core.store import pool_clips, pool_files, pool_queries, pool_scores, pool_upkeep
 from ssada_core.store.files import make_directory, write_atomic
 from ssada_core.store.pool_intake import Intake
 from ssada_core.store.pool_keeping import PoolKeeper
@@ -79,9 +79,11 @@ class FramePool(PoolKeeper):
             tidy: clean up, and purge what is too old; False only looks, and leaves every frame what it is.
 
         Raises:
-            StoreError: if the folder cannot be used, its images are away, or its labels are of another label space.
+            StoreError: if the folder cannot be used, its images are away, its files are of another pool, or its labels
+                of another label space.
         """
         make_directory(Path(root))
+        pool_files.check_new(Path(root), DATABASE_FILE)
         super().__init__(Path(root), Database(Path(root) / DATABASE_FILE), settings)
         self.label_space = label_space
         self._intake = Intake(self._database, self.root, settings)
@@ -195,10 +197,10 @@ class FramePool(PoolKeeper):
             StoreError: if there is no such frame, or the disk refuses.
         """
         data = encode_png(np.vstack([label, confidence]))
-        file = pool_upkeep.prediction_file(frame_id)
+        file = pool_files.prediction_file(frame_id)
         with self._database.transaction(durable=False):
             self.get(frame_id)
-            make_directory(self.root / pool_upkeep.PREDICTIONS)
+            make_directory(self.root / pool_files.PREDICTIONS)
             write_atomic(self.root / file, data)
             self._database.execute("UPDATE frames SET prediction_file=? WHERE id=?", (file, frame_id))
 
@@ -266,7 +268,7 @@ class FramePool(PoolKeeper):
         """
         with self._database.transaction(durable=True):
             record = self._close_query(query_id, "rejected", reason)
-            files = [*pool_upkeep.files_of(self._database, [record.id]), pool_upkeep.prediction_file(record.id)]
+            files = [*pool_upkeep.files_of(self._database, [record.id]), pool_files.prediction_file(record.id)]
             self._database.execute("DELETE FROM labels WHERE frame_id=?", (record.id,))
             self._database.execute(
                 "UPDATE frames SET bytes=0, prediction_file=NULL, label_file=NULL WHERE id=?", (record.id,)

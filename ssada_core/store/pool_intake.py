@@ -15,7 +15,7 @@ from ssada_core.data.compressed import decode_compressed, encode_jpeg, sniff
 from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
 from ssada_core.errors import DataError, EncodingError, PrivacyError
-from ssada_core.store import pool_clips, pool_queries, pool_upkeep
+from ssada_core.store import pool_clips, pool_files, pool_queries, pool_upkeep
 from ssada_core.store.files import DiskFullError, make_directory, write_atomic
 from ssada_core.store.pool_filters import RateLimiter, ThumbnailIndex, judge, thumbnail
 from ssada_core.store.pool_records import Added, FrameRecord, PoolSettings
@@ -87,7 +87,7 @@ class Intake:
             for index in self._indices.values():
                 index.remove(evicted)
         self._indices[camera].append(record.id, row)
-        pool_upkeep.delete_files(self._root, files)
+        pool_files.delete_files(self._root, files)
         return Added(record, "stored")
 
     def _repeats(self, camera: str, row: Array) -> Literal["standstill", "duplicate"] | None:
@@ -111,7 +111,7 @@ class Intake:
             "thumbnail) VALUES (?, ?, ?, ?, ?, 'buffered', '', ?, ?, ?)",
             (camera, stamp_ns, self._settings.vehicle, shape[1], shape[0], time.time_ns(), len(data), row.tobytes()),
         )
-        file = f"{pool_upkeep.IMAGES}/{frame_id // 1000:03d}/{frame_id:06d}.jpg"
+        file = pool_files.image_file(frame_id)
         make_directory((self._root / file).parent)
         write_atomic(self._root / file, data)  # the row counts only once the transaction stands
         self._database.execute("UPDATE frames SET image_file=? WHERE id=?", (file, frame_id))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssada_core.data.compressed import encode_jpeg
 from ssada_core.data.privacy import Hider
-from ssada_core.store import pool_drafts, pool_upkeep
+from ssada_core.store import pool_drafts, pool_files, pool_upkeep
 from ssada_core.store.files import write_atomic
 from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_reader import PoolReader
@@ -41,7 +41,7 @@ class PoolKeeper(PoolReader):
         image, found = hider.hide(self.image(record))
         if found:
             data = encode_jpeg(image, self.settings.jpeg_quality)
-            file = pool_upkeep.next_name(record.image_file)
+            file = pool_files.next_name(record.image_file)
             with self._database.transaction(durable=True):
                 write_atomic(self.root / file, data)
                 self._database.execute(
@@ -84,6 +84,6 @@ class PoolKeeper(PoolReader):
 
     def _delete(self, files: Sequence[str], queries: Sequence[str] = ()) -> None:
         """End what may show what a picture showed, once the transaction stands."""
-        pool_upkeep.delete_files(self.root, files)
+        pool_files.delete_files(self.root, files)
         pool_drafts.forget(self.root, queries)
         self._database.empty_log()

@@ -178,6 +178,7 @@ class LabelStore:
         version = 1 + int((found and found["newest"]) or 0)
         file = f"{LABELS}/{frame.query_id}.v{version}.png"
         make_directory(self._root / LABELS)
+        self._database.entering(self._root / file)
         write_atomic(self._root / file, data)
         self._database.execute(
             "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -13,11 +13,14 @@ from typing import Any
 
 from ssada_core.errors import StoreError
 from ssada_core.labels import LabelSpace
-from ssada_core.store.files import DiskFullError
+from ssada_core.store.files import DiskFullError, store_error
 
 SCHEMA_VERSION = 3
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction (each holds the lock for one file at most)."""
+
+MARK_SUFFIX = ".entering"
+"""Ends the name of the mark beside a file whose transaction does not stand yet."""
 
 _JOURNAL_BYTES = 4 << 20
 """What a large transaction may leave the write-ahead log at."""
@@ -120,6 +123,7 @@ class Database:
         self.root = path.parent
         self._lock = threading.RLock()
         self._closed = False
+        self._marks: list[Path] = []
         with self._errors():
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
@@ -173,9 +177,26 @@ class Database:
             try:
                 yield
                 self._connection.execute("COMMIT")
+                for mark in self._marks:
+                    with contextlib.suppress(OSError):  # it stands, whatever lies beside it
+                        mark.unlink(missing_ok=True)
             finally:
+                self._marks.clear()
                 if self._connection.in_transaction:  # SQLite has already rolled back after some errors
                     self._connection.execute("ROLLBACK")
+
+    def entering(self, path: Path) -> None:
+        """Mark a file before a transaction writes and enters it: a mark that outlives it says that it was broken off.
+
+        Raises:
+            StoreError: if the disk refuses.
+        """
+        mark = path.with_name(f".{path.name}{MARK_SUFFIX}")
+        try:
+            mark.touch()  # it is synced with the folder, when the file is
+        except OSError as error:
+            raise store_error("write", mark, error) from error
+        self._marks.append(mark)
 
     def empty_log(self) -> None:
         """Write the log's pages into the file and empty it: what was deleted is gone from both.
@@ -248,6 +269,11 @@ def identify(database: Database, label_space: LabelSpace) -> str:
     return found["pool_id"]
 
 
+def pool_id(database: Database) -> str:
+    """The id of an identified pool."""
+    return str(database.rows("SELECT value FROM meta WHERE key='pool_id'")[0][0])
+
+
 def _explain(path: Path, error: sqlite3.Error) -> StoreError:
     text = str(error)
     if "full" in text:
@@ -257,5 +283,8 @@ def _explain(path: Path, error: sqlite3.Error) -> StoreError:
     if "readonly" in text or "unable to open" in text:
         return StoreError(f"cannot write {path} ({text}): give this user write access, or choose another folder")
     if "malformed" in text or "not a database" in text:
-        return StoreError(f"{path} is damaged ({text}): put a copy in its place, or name a new folder")
+        return StoreError(
+            f"{path} is damaged ({text}): put a copy in its place and "
+            f"remove {path.name}-wal and {path.name}-shm, or name a new folder"
+        )
     return StoreError(f"{path}: {text}: check the disk, or choose a folder on a local one")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from ssada_core.errors import StoreError
-from ssada_core.store.files import disk_usage, sha256_file, store_error
-from ssada_core.store.pool_labels import LABELS, LabelStore
+from ssada_core.store.files import disk_usage, sha256_file
+from ssada_core.store.pool_files import IMAGES, check_owner, delete_files, files, known_files, leftovers
+from ssada_core.store.pool_labels import LabelStore
 from ssada_core.store.pool_records import PoolSettings
 from ssada_core.store.pool_schema import Database
-
-IMAGES = "images"
-PREDICTIONS = "predictions"
 
 _DAY_NS = 86_400 * 10**9
 _CLOCK_SET_NS = 1_577_836_800 * 10**9
@@ -34,33 +31,31 @@ class NoRoomError(StoreError):
 def clean(database: Database, root: Path) -> list[str]:
     """Put right what a killed process or a careless hand left; returns what was done, one line each.
 
-    Deletes unfinished files and files that were never entered. Frames whose image has gone are rejected until it is
-    back; labels whose file has gone or changed are held until it is as it was, or a human has looked again.
+    Deletes files of the pool that were never finished or entered, or outlived their frame. Frames whose image has gone
+    are rejected until it is back; labels whose file has gone or changed are held until it is as it was, or a human has
+    looked again.
 
     Raises:
         StoreError: if the pool cannot be read or written, no image of it is there at all, or it is another's database.
     """
     with database.transaction(durable=False):
-        present = set(_files(root))
+        present = set(files(root))
+        check_owner(database, root, present)
         _check_there(database, root, present)
         changed = _take_up(database, present) + _reject_missing(database, present)
         changed += LabelStore(database, root).set_aside_damaged()
-        orphans = sorted(present - _known_files(database))
+        orphans, labels = leftovers(database, present)
         delete_files(root, orphans)
+    if labels:
+        changed.append(
+            f"{len(labels)} labels are newer than pool.sqlite, which is a copy: they stay as files ({labels[0]}, …), "
+            "'ssada pool verify' names them"
+        )
     return [f"deleted {file}, which was never entered" for file in orphans] + changed
 
 
 def _check_there(database: Database, root: Path, present: set[str]) -> None:
-    """A disk that is not mounted looks like a folder without a file: nothing may be concluded from that.
-
-    Nor is a label an orphan where the database never knew a frame: frames are entered before they are labelled.
-    """
-    labels = sum(file.startswith(f"{LABELS}/") for file in present)
-    if labels and not database.rows("SELECT 1 FROM sqlite_sequence WHERE name='frames'"):
-        raise StoreError(
-            f"{root / 'pool.sqlite'} never knew a frame, but {root / LABELS} holds {labels} labels: put their own "
-            f"pool.sqlite back, or move {root / LABELS} and {root / IMAGES} to another place"
-        )
+    """A disk that is not mounted looks like a folder without a file: nothing may be concluded from that."""
     known = database.rows(
         "SELECT image_file FROM frames WHERE state != 'rejected' OR id IN (SELECT frame_id FROM missing)"
     )
@@ -104,7 +99,7 @@ def verify(database: Database, root: Path) -> list[str]:
     """
     with database.transaction(durable=False):  # nobody writes meanwhile
         problems = [f"pool.sqlite: {row[0]}" for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
-        problems += [f"{file}: not entered in the pool" for file in sorted(set(_files(root)) - _known_files(database))]
+        problems += [f"{file}: not entered in the pool" for file in sorted(set(files(root)) - known_files(database))]
         problems += list(_image_problems(database, root))
         problems += list(_label_problems(database, root))
     return problems
@@ -172,13 +167,6 @@ def expired(database: Database, days: float) -> tuple[list[int], str]:
     return [row["id"] for row in old], ""
 
 
-def next_name(file: str) -> str:
-    """Another name for a frame's file, so that old and new are never one half of each."""
-    path = Path(file)
-    stem, _, number = path.stem.partition("-")
-    return str(path.with_name(f"{stem}-{int(number or 0) + 1}{path.suffix}"))
-
-
 def _oldest(database: Database) -> Iterator[sqlite3.Row]:
     last = 0
     while page := database.rows(
@@ -186,21 +174,6 @@ def _oldest(database: Database) -> Iterator[sqlite3.Row]:
     ):
         yield from page
         last = page[-1]["id"]
-
-
-def delete_files(root: Path, files: Iterable[str]) -> None:
-    """Delete files of the pool; those already gone are fine.
-
-    Raises:
-        StoreError: if one cannot be deleted.
-    """
-    path = root
-    try:
-        for file in files:
-            path = root / file
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise store_error("delete", path, error) from error
 
 
 def files_of(database: Database, frame_ids: Sequence[int]) -> list[str]:
@@ -219,35 +192,11 @@ def queries_of(database: Database, frame_ids: Sequence[int]) -> list[str]:
     return [row["query_id"] for row in rows if row is not None and row["query_id"] is not None]
 
 
-def prediction_file(frame_id: int) -> str:
-    """Where a model's answer to a frame lies."""
-    return f"{PREDICTIONS}/{frame_id:06d}.png"
-
-
 def remove(database: Database, frame_ids: Sequence[int]) -> int:
     """Delete the rows of frames, with scores and labels; returns how many there were. Inside a transaction."""
     before = database.rows("SELECT COUNT(*) FROM frames")[0][0]
     database.execute_many("DELETE FROM frames WHERE id=?", [(frame_id,) for frame_id in frame_ids])
     return int(before) - int(database.rows("SELECT COUNT(*) FROM frames")[0][0])
-
-
-def _known_files(database: Database) -> set[str]:
-    rows = database.rows(
-        "SELECT image_file FROM frames WHERE state != 'rejected' OR id IN (SELECT frame_id FROM missing) "
-        "UNION SELECT prediction_file FROM frames WHERE prediction_file IS NOT NULL UNION SELECT file FROM labels"
-    )
-    return {row[0] for row in rows}
-
-
-def _files(root: Path) -> Iterator[str]:
-    for folder in filter(Path.is_dir, (root / name for name in (IMAGES, LABELS, PREDICTIONS))):
-        for parent, _, names in os.walk(folder, onerror=_unreadable):
-            relative = Path(parent).relative_to(root)
-            yield from (str(relative / name) for name in names)
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise store_error("read", Path(error.filename), error) from error
 
 
 def _image_problems(database: Database, root: Path) -> Iterator[str]:
