@@ -166,7 +166,8 @@ def _add_work(app: FastAPI, bench: Workbench) -> None:
     ) -> dict[str, Any]:
         png = await request.body()
         result = await run_in_threadpool(bench.submit, query_id, who, png, versions=versions, confirmed=confirmed)
-        return {"query_id": result.query_id, "status": result.status, "why": result.why}
+        answer = {"query_id": result.query_id, "status": result.status, "why": result.why}
+        return {**answer, "versions": await run_in_threadpool(bench.versions, query_id)}
 
     @app.post("/api/queries/{query_id}/skip")
     def skip(query_id: str, who: Visitor, reason: Annotated[str, Body(embed=True)]) -> dict[str, Any]:

@@ -267,8 +267,12 @@ class Workbench:
         if result.status == "accepted":
             self._finish(query_id, who)
         elif result.status == "held":
-            self._desk.answered(query_id, who.person, len(history) + 1)
+            self._desk.answered(query_id, who.person, self.versions(query_id))
         return result
+
+    def versions(self, query_id: str) -> int:
+        """How many labels were given for a query so far."""
+        return len(self._pool.label_history(query_id))
 
     def skip(self, query_id: str, who: Who, reason: str) -> None:
         """Say that this one will not be labelled.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from annotate_fixtures import SIZE, Person, capsule, connected, fill_pool, open_pool, serving
 
-from ssada_core.annotation.desk import Desk
+from ssada_core.annotation.desk import Desk, Who
 from ssada_core.annotation.segments import superpixels
 
 RADIUS = 8
@@ -314,6 +314,45 @@ def test_the_keyboard_alone_is_enough(pool_root, watched_page):
         assert not list((pool_root / "images").rglob(f"*{third.partition('-')[2]}*"))
 
 
+def test_nothing_is_asked_about_a_frame_that_is_being_deleted(pool_root, watched_page):
+    first, second, _ = fill_pool(pool_root)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        _held_up(page, f"**/{first}/superpixels/0", lambda: person.open(first))
+        person.press("Delete")
+        page.keyboard.type("a face")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        answer = _held_up(page, f"**/{first}/reject", lambda: person.press("Enter"))
+        page.wait_for_timeout(300)  # what must not be asked has no end to wait for
+        answer()
+        person.wait_for(second)
+        person.watched.assert_clean()
+    about_it = [url.split(f"{first}/")[1] for url in asked if first in url]
+    assert about_it == ["reject", "close"]
+
+
+def test_a_frame_that_could_not_be_deleted_is_worked_on_as_before(pool_root, watched_page):
+    first, second, _ = fill_pool(pool_root)
+    with serving(pool_root) as server:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        _held_up(page, f"**/{first}/superpixels/0", lambda: person.open(first))
+        page.route(f"**/{first}/reject", lambda route: route.abort(), times=1)
+        person.press("Delete")
+        page.keyboard.type("a face")
+        with page.expect_response(f"**/{first}/superpixels/0"):  # the rest is loaded after all
+            person.press("Enter")
+        person.toast("the server does not answer")
+        person.press("4")
+        person.click(60, 30)
+        person.press("Control+Enter")
+        person.toast("Label stored")
+        person.wait_for(second)
+    assert stored(pool_root, first)[0].state == "labelled"
+
+
 def test_two_people_do_not_overwrite_each_other(pool_root, watched_page):
     first, second, _ = fill_pool(pool_root)
     with serving(pool_root, lease_s=600) as server:
@@ -408,6 +447,28 @@ def test_a_draft_may_replace_a_later_label_when_its_owner_says_so(pool_root, wat
         bob.toast("Label stored")
         assert bob.watched.errors == [CONFLICT]
     assert differing(expected.submitted(), stored(pool_root, first)[1]) == 0
+
+
+def test_a_query_that_another_only_looks_at_costs_no_draft(pool_root, watched_page):
+    first, *_ = fill_pool(pool_root)
+    with serving(pool_root) as server, closing(Desk(pool_root, 45.0)) as desk:
+        person = Person(watched_page(server.origin), server.address)
+        page = person.page
+        person.open(first)
+        person.press("4")
+        person.click(60, 30)
+        person.saved()
+        (holder,) = desk.leases().values()
+        desk.release(first, holder.holder)  # as after a laptop's sleep
+        desk.take(first, Who("tab", "ada", "Ada"))
+        person.press("Control+Enter")
+        person.toast("Your work is kept")
+        assert page.locator("dialog[open]").count() == 0
+        assert len(desk.drafts(page.evaluate("localStorage['ssada-person']"))) == 1
+        desk.release(first, "tab")
+        person.press("Control+Enter")
+        person.toast("Label stored")
+    assert stored(pool_root, first)[0].state == "labelled"
 
 
 def test_a_suspicious_label_is_held_until_somebody_looks_again(pool_root, watched_page):

@@ -3,6 +3,7 @@
 import { call, getBytes, postJson } from "./api.js";
 import { Autosave } from "./autosave.js";
 import { $, ask, toast } from "./dom.js";
+import { Marks } from "./marks.js";
 import { Mask, UNSURE } from "./mask.js";
 import { Panel } from "./panel.js";
 import { Picture } from "./picture.js";
@@ -35,7 +36,8 @@ export class Editor {
     const base = `queries/${this.info.id}`;
     const { width, height } = this.info;
     const size = width * height;
-    const patches = this.loadLevel(this.level).catch((error) => this.closed || toast(error.message, "bad"));
+    const { signal } = this.loading;
+    const patches = this.loadLevel(this.level).catch((error) => signal.aborted || toast(error.message, "bad"));
     const [picture, prediction, draft, label] = await Promise.all([
       call(`${base}/image`).then((answer) => answer.blob()).then(createImageBitmap),
       getBytes(`${base}/prediction`),
@@ -49,7 +51,12 @@ export class Editor {
     if (draft) this.mask.restore(draft);
     this.#build(picture);
     await patches; // the frame can be worked on meanwhile
-    for (let level = 0; level < this.levels && !this.closed; level++) await this.loadLevel(level).catch(() => {});
+    await this.#loadLevels();
+  }
+
+  async #loadLevels() {
+    const { signal } = this.loading;
+    for (let level = 0; level < this.levels && !signal.aborted; level++) await this.loadLevel(level).catch(() => {});
   }
 
   async loadLevel(level) {
@@ -61,7 +68,7 @@ export class Editor {
 
   #usePatches() {
     this.toolbox.patches = this.patchSets[this.level] || null;
-    this.outline = null;
+    this.marks.forget();
     if (this.toolbox.patches) document.body.dataset.patches = this.level;
     this.view.mark();
   }
@@ -78,7 +85,8 @@ export class Editor {
     const marks = $("#marks").cloneNode();
     $("#marks").replaceWith(marks); // with its listeners, those of the last query go
     this.view = new View([$("#pane"), $("#raw")], marks, this.info.width, this.info.height);
-    this.view.drawMarks = (context) => this.drawMarks(context);
+    this.marks = new Marks(this);
+    this.view.drawMarks = (context) => this.marks.draw(context);
     this.pointer = new Pointer(marks, this.view, this.#acts());
     this.autosave = new Autosave(this, (state, words) => this.panel.saved(state, words));
     this.panel = new Panel(this);
@@ -205,63 +213,6 @@ export class Editor {
     this.panel.under(this.view.cursor);
   }
 
-  drawMarks(context) {
-    const { view, toolbox } = this, { cursor } = view;
-    const index = cursor.y * this.info.width + cursor.x;
-    if (!this.working && toolbox.tool !== "move") this.#outline(context, index);
-    if (["brush", "eraser"].includes(toolbox.tool)) {
-      const at = view.toPane({ x: cursor.x + 0.5, y: cursor.y + 0.5 });
-      for (const [color, width] of [["#000", 3], ["#fff", 1]]) {
-        context.strokeStyle = color;
-        context.lineWidth = width;
-        context.beginPath();
-        context.arc(at.x, at.y, Math.max(1, toolbox.radius * view.scale), 0, 7);
-        context.stroke();
-      }
-    }
-    if (toolbox.corners.length) this.#corners(context);
-    this.#crosshair(context, view.toPane({ x: cursor.x + 0.5, y: cursor.y + 0.5 }));
-  }
-
-  #outline(context, index) {
-    const spans = this.outline?.index === index && this.outline.tool === this.toolbox.tool && this.outline.level === this.level
-      ? this.outline.spans : this.toolbox.preview(this.view.cursor);
-    this.outline = { index, tool: this.toolbox.tool, level: this.level, spans };
-    if (!spans) return;
-    const { view } = this, { width } = this.info;
-    context.fillStyle = "rgba(255,255,255,0.28)";
-    for (let s = 0; s < spans.length; s += 2) {
-      const y = Math.floor(spans[s] / width), x = spans[s] - y * width, at = view.toPane({ x, y });
-      context.fillRect(at.x, at.y, (spans[s + 1] - spans[s]) * view.scale, Math.max(1, view.scale));
-    }
-  }
-
-  #corners(context) {
-    const points = [...this.toolbox.corners, { x: this.view.cursor.x + 0.5, y: this.view.cursor.y + 0.5 }].map((point) => this.view.toPane(point));
-    for (const [color, width] of [["#000", 4], ["#fff", 2]]) {
-      context.strokeStyle = color;
-      context.lineWidth = width;
-      context.beginPath();
-      points.forEach((point, k) => (k ? context.lineTo(point.x, point.y) : context.moveTo(point.x, point.y)));
-      context.stroke();
-    }
-    context.fillStyle = "#fff";
-    for (const point of points.slice(0, -1)) context.fillRect(point.x - 3, point.y - 3, 6, 6);
-  }
-
-  #crosshair(context, at) {
-    for (const [color, width] of [["rgba(0,0,0,.8)", 3], ["#fff", 1]]) {
-      context.strokeStyle = color;
-      context.lineWidth = width;
-      context.beginPath();
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-        context.moveTo(at.x + 4 * dx, at.y + 4 * dy);
-        context.lineTo(at.x + 11 * dx, at.y + 11 * dy);
-      }
-      context.stroke();
-    }
-  }
-
   setLevel(level) {
     this.level = Math.max(0, Math.min(this.levels - 1, level));
     this.visited = null;
@@ -269,8 +220,8 @@ export class Editor {
     this.loadLevel(this.level).catch((error) => toast(error.message, "bad"));
   }
 
-  undo() { this.mask.undo(); this.outline = null; this.view.mark(); }
-  redo() { this.mask.redo(); this.outline = null; this.view.mark(); }
+  undo() { this.mask.undo(); this.marks.forget(); this.view.mark(); }
+  redo() { this.mask.redo(); this.marks.forget(); this.view.mark(); }
   confirmAll() { this.mask.confirm(this.mask.compose(this.picture.options.rule, this.confidence)); }
 
   // Out
@@ -299,14 +250,14 @@ export class Editor {
     }
   }
 
-  async #answered({ status, why }) {
+  async #answered({ status, why, versions }) {
     if (status === "accepted") {
       toast("Label stored. Thank you!", "good");
       localStorage.setItem("ssada-knows", "yes");
       this.close(false);
       this.leave(true, this);
     } else if (status === "held") {
-      this.versions += 1;
+      this.versions = versions;
       const again = { label: "Look again", value: "back" }, sure = { label: "It is right: submit", value: "sure", kind: "primary" };
       const choice = await ask({ title: "This label looks unusual", text: `It is held: ${why}.`, buttons: [sure, again] });
       if (choice === "sure") {
@@ -317,7 +268,8 @@ export class Editor {
   }
 
   async #failed(error) {
-    if (error.status !== 409) {
+    const now = error.status === 409 ? await postJson(`queries/${this.info.id}/open`).catch(() => null) : null;
+    if (!now || now.versions <= this.versions) { // nobody's answer stands against this one
       toast(`Not submitted: ${error.message}. Your work is kept; try again.`, "bad");
       return;
     }
@@ -327,7 +279,7 @@ export class Editor {
       buttons: [{ label: "Replace theirs by mine", value: "mine" }, { label: "Keep theirs", value: "theirs", kind: "primary" }],
     });
     if (choice === "mine") {
-      this.versions = (await postJson(`queries/${this.info.id}/open`)).versions;
+      this.versions = now.versions;
       this.submitting = false;
       await this.submit();
     } else if (choice === "theirs") {
@@ -347,8 +299,8 @@ export class Editor {
       buttons: [{ label: "Cancel", value: null }, { label: skip ? "Skip it" : "Delete the frame", value: "go", kind: skip ? "primary" : "danger" }],
     });
     if (!reason) return;
-    this.loading.abort();
-    this.loading = new AbortController();
+    this.#pause();
+    await this.autosave.save();
     try {
       await postJson(`queries/${this.info.id}/${kind}`, { reason });
       toast(skip ? "Skipped." : "The frame is deleted.");
@@ -356,15 +308,27 @@ export class Editor {
       this.leave(true, this);
     } catch (error) {
       toast(error.message, "bad");
+      if (!this.closed) this.#resume();
     }
+  }
+
+  /** Ask the server for nothing more about a frame that is about to go. */
+  #pause() {
+    this.loading.abort();
+    clearInterval(this.keeper);
+  }
+
+  #resume() {
+    this.loading = new AbortController();
+    this.keeper = setInterval(() => this.keep(), KEEP_MS);
+    this.#loadLevels();
   }
 
   /** Give the query back. */
   close(save = true) {
     if (this.closed) return;
     this.closed = true;
-    this.loading.abort();
-    clearInterval(this.keeper);
+    this.#pause();
     if (this.view) { // else they are those of another frame
       delete document.body.dataset.ready;
       delete document.body.dataset.patches;

@@ -186,7 +186,7 @@ export class Panel {
     editor.toolbox.tool = name;
     editor.toolbox.corners = [];
     editor.pointer.moveOnly = name === "move";
-    editor.outline = null;
+    editor.marks.forget();
     for (const button of document.querySelectorAll(".tool")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
     $("#hint").textContent = TOOLS.find((tool) => tool.name === name).hint;
     $("#pane").dataset.tool = name;
