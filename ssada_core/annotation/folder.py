@@ -8,6 +8,7 @@ latter two with a ``.txt`` that says why.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -66,6 +67,8 @@ class FolderExchange:
         self._settle_seconds = settle_seconds
         self._unread: set[str] = set()
         self._shown: dict[str, str] = {}
+        self._judged: dict[str, tuple[bytes, SubmitResult]] = {}
+        self._waiting: dict[str, str] = {}
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         if any(folder.resolve().is_relative_to(pool.root.resolve()) for folder in (self._queries, self._labels)):
             raise ConfigError(
@@ -116,9 +119,13 @@ class FolderExchange:
                 _log.warning("query %s is not asked, its frame cannot be read: %s", query_id, error)
             return None
         path = self._queries / f"{query_id}.jpg"
+        is_new = not self._is_there(path, image)  # else it is from before a restart
+        if is_new:
+            self._write_files(query_id, record, image)
         self._shown[query_id] = record.image_file
-        if self._is_there(path, image):  # from before a restart
-            return None
+        return path if is_new else None
+
+    def _write_files(self, query_id: str, record: FrameRecord, image: bytes) -> None:
         facts = {
             "query_id": query_id,
             "camera": record.camera,
@@ -129,8 +136,7 @@ class FolderExchange:
             "label_space": self._pool.label_space.to_dict(),
         }
         write_json(self._queries / f"{query_id}.json", facts)  # first: whoever sees the image finds the facts
-        write_atomic(path, image)
-        return path
+        write_atomic(self._queries / f"{query_id}.jpg", image)
 
     @staticmethod
     def _is_there(path: Path, image: bytes) -> bool:
@@ -142,6 +148,8 @@ class FolderExchange:
     def poll(self) -> list[SubmitResult]:
         """Take in every label that is completely written. A label that meets a full disk stays for the next time.
 
+        One that was judged but whose file cannot be moved away is not judged again.
+
         Raises:
             StoreError: if the labels folder cannot be read.
         """
@@ -150,7 +158,7 @@ class FolderExchange:
             try:
                 result = self._take(name)
             except StoreError as error:
-                _log.warning("label %s stays where it is: %s", self._labels / name, error)
+                self._stays(name, error)
                 continue
             if result is not None:
                 results.append(result)
@@ -163,20 +171,40 @@ class FolderExchange:
             raise store_error("read", self._labels, error) from error
         wanted = [name for name in names if Path(name).suffix.lower() in _PICTURES and not name.startswith(".")]
         self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
+        self._judged = {name: judged for name, judged in self._judged.items() if name in wanted}
+        self._waiting = {name: words for name, words in self._waiting.items() if name in wanted}
         return wanted
 
+    def _stays(self, name: str, error: StoreError) -> None:
+        if self._waiting.get(name) != str(error):
+            self._waiting[name] = str(error)
+            _log.warning("label %s stays where it is: %s", self._labels / name, error)
+
     def _take(self, name: str) -> SubmitResult | None:
-        query_id = Path(name).stem
+        """Judge a file and move it away; None while it is being written, and where it was judged before."""
         data = self._read(name)
-        if data is None:
-            return self._move(name, SubmitResult(query_id, "refused", "it is a link or no plain file: copy the file"))
-        if not data.endswith(_PNG_END) and not self._settled(name, len(data)):
+        if data is not None and not data.endswith(_PNG_END) and not self._settled(name, len(data)):
             return None
+        digest = hashlib.sha256(data or b"").digest()
+        before, result = self._judged.get(name, (None, None))
+        is_new = result is None or before != digest
+        if result is None or is_new:
+            result = self._judge(Path(name).stem, data)
+            self._judged[name] = digest, result
+        try:
+            self._move(name, result)
+        except StoreError as error:
+            self._stays(name, error)
+        return result if is_new else None
+
+    def _judge(self, query_id: str, data: bytes | None) -> SubmitResult:
+        if data is None:
+            return SubmitResult(query_id, "refused", "it is a link or no plain file: copy the file")
         try:
             label = decode_label(data)
         except EncodingError as error:
-            return self._move(name, SubmitResult(query_id, "refused", str(error)))
-        return self._move(name, submit(self._pool, query_id, label, ANNOTATOR, settings=self._settings))
+            return SubmitResult(query_id, "refused", str(error))
+        return submit(self._pool, query_id, label, ANNOTATOR, settings=self._settings)
 
     def _read(self, name: str) -> bytes | None:
         """The file's bytes; None for links, pipes and files of an absurd size."""
@@ -202,15 +230,17 @@ class FolderExchange:
         self._seen[name] = (mark, since)
         return now - since >= self._settle_seconds
 
-    def _move(self, name: str, result: SubmitResult) -> SubmitResult:
-        target = self._free_name(self._labels / _FOLDERS[result.status], name)
+    def _move(self, name: str, result: SubmitResult) -> None:
+        folder = self._labels / _FOLDERS[result.status]
+        make_directory(folder)  # somebody may have cleared it away
+        target = self._free_name(folder, name)
         if result.why:
             write_atomic(target.with_name(f"{target.name}.txt"), f"{result.why}\n".encode())
         try:
             (self._labels / name).rename(target)
         except OSError as error:
             raise store_error("write", target, error) from error
-        return result
+        self._judged.pop(name, None)
 
     @staticmethod
     def _free_name(folder: Path, name: str) -> Path:

@@ -46,6 +46,8 @@ class LabelStore:
     def hold(self, query_id: str, label: Array, annotator: str, why: str) -> None:
         """Keep a suspicious label for a second look. A label accepted earlier stays the query's label.
 
+        The newest label again, if it is held, is not stored again.
+
         Raises:
             StoreError: if the query is unknown or rejected, or the disk refuses.
             LabelError: if the label is not uint8 of the frame's size.
@@ -53,7 +55,8 @@ class LabelStore:
         data = encode_png(label)
         with self._database.transaction(durable=True):
             frame = self._frame(query_id, label)
-            self._write(frame, data, status="held", why=why, annotator=annotator)
+            if not self._is_held(frame, data):
+                self._write(frame, data, status="held", why=why, annotator=annotator)
             if frame.state != "labelled":
                 self._database.execute("UPDATE frames SET state='held', reason=? WHERE id=?", (why, frame.id))
 
@@ -170,6 +173,12 @@ class LabelStore:
             "SELECT sha256 FROM labels WHERE frame_id=? AND file=?", (frame.id, frame.label_file)
         )
         return newest is not None and newest["sha256"] == _sha256(data)
+
+    def _is_held(self, frame: FrameRecord, data: bytes) -> bool:
+        newest = self._database.row(
+            "SELECT sha256, status FROM labels WHERE frame_id=? ORDER BY version DESC", (frame.id,)
+        )
+        return newest is not None and newest["status"] == "held" and newest["sha256"] == _sha256(data)
 
     def _write(
         self, frame: FrameRecord, data: bytes, *, status: Literal["accepted", "held"], why: str, annotator: str

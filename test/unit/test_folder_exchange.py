@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -201,6 +202,50 @@ def test_a_label_that_vanishes_while_it_is_read_ends_nothing(
     (labels / f"{queries[0]}.png").write_bytes(b"half a label")
     assert exchange.poll() == []
     assert "there is no such file" in caplog.text
+
+
+def test_what_was_judged_is_not_judged_again_while_its_file_cannot_be_moved(
+    pool: FramePool,
+    queries: list[str],
+    exchange: FolderExchange,
+    labels: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stuck, moved = f"{queries[0]}.png", f"{queries[1]}.png"
+    cv2.imwrite(str(labels / stuck), np.full(SIZE, 3, np.uint8))
+    cv2.imwrite(str(labels / moved), street())
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.parent == labels:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        assert [result.status for result in exchange.poll()] == ["held", "accepted"]
+        correction = np.flipud(street())
+        assert submit(pool, queries[1], correction, "me").status == "accepted"
+        for _ in range(3):
+            assert exchange.poll() == []
+    assert [len(pool.label_history(query)) for query in queries[:2]] == [1, 2]
+    assert np.array_equal(pool.label(pool.by_query(queries[1])), np.where(correction == 11, 255, correction))
+    assert caplog.text.count(f"{stuck} stays where it is") == 1
+    assert exchange.poll() == []
+    assert f"held/{stuck}" in tree(labels)
+    assert f"done/{moved}" in tree(labels)
+    cv2.imwrite(str(labels / stuck), np.fliplr(street()))  # the next file of this name is another label
+    assert [result.status for result in exchange.poll()] == ["accepted"]
+
+
+def test_a_folder_that_was_cleared_away_is_made_again(
+    exchange: FolderExchange, queries: list[str], labels: Path
+) -> None:
+    (labels / "held").rmdir()
+    cv2.imwrite(str(labels / f"{queries[0]}.png"), np.full(SIZE, 3, np.uint8))
+    assert [result.status for result in exchange.poll()] == ["held"]
+    assert f"held/{queries[0]}.png" in tree(labels)
 
 
 def test_links_are_never_followed(

@@ -20,6 +20,7 @@ from ssada_core.data.encodings import decode_compressed, encode_jpeg
 from ssada_core.data.privacy import Hider, PrivacySettings
 from ssada_core.errors import ConfigError, PrivacyError
 from ssada_core.labels import CAMVID
+from ssada_core.store.files import DiskFullError
 from ssada_core.store.pool import Choice, FramePool
 
 FACE = (slice(20, 36), slice(40, 60))
@@ -358,7 +359,13 @@ def test_what_was_purged_beside_a_running_node_is_not_left_in_its_log(tmp_path: 
         assert not any(thumbnail in left for thumbnail in thumbnails)
 
 
-def test_the_folder_of_the_queries_shows_no_frame_that_was_purged_rejected_or_hidden_since(tmp_path: Path) -> None:
+def no_room(*_: object) -> None:
+    raise DiskFullError("the stick is full for a moment")
+
+
+def test_the_folder_of_the_queries_shows_no_frame_that_was_purged_rejected_or_hidden_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled(tmp_path / "pool")
     with FramePool(tmp_path / "pool", POOL, label_space=CAMVID) as pool:
         buffered = pool.frames(states=["buffered"])
@@ -368,6 +375,10 @@ def test_the_folder_of_the_queries_shows_no_frame_that_was_purged_rejected_or_hi
         before = (tmp_path / "queries" / f"{second}.jpg").read_bytes()
         pool.reject(first, "a face")
         pool.hide(pool.by_query(second).id, Hider(settings("detectors:bright")))
+        with monkeypatch.context() as patch:
+            patch.setattr("ssada_core.annotation.folder.write_atomic", no_room)
+            with pytest.raises(DiskFullError):
+                folder.write_queries()
         assert [path.name for path in folder.write_queries()] == [f"{second}.jpg"]
         assert {path.stem for path in (tmp_path / "queries").iterdir()} == {second}
         shown = (tmp_path / "queries" / f"{second}.jpg").read_bytes()
