@@ -226,12 +226,18 @@ class Adapter:
             if now_s >= self._next_step_s:
                 self._next_step_s = now_s + STEP_S
                 self._work.step(now_s)
-            if now_s >= self._next_publish_s:
-                self._next_publish_s = now_s + PUBLISH_S
-                self._questions.publish()
-            for result in self._questions.poll():
-                self._listener.on_label(result)
-            return not self._work.paused and (self._scorer.score_next() or self._follower.step())
+            try:
+                self._exchange(now_s)
+            finally:  # an annotator's folder that is away stops no watch
+                busy = not self._work.paused and (self._scorer.score_next() or self._follower.step())
+            return busy
+
+    def _exchange(self, now_s: float) -> None:
+        if now_s >= self._next_publish_s:
+            self._next_publish_s = now_s + PUBLISH_S
+            self._questions.publish()
+        for result in self._questions.poll():
+            self._listener.on_label(result)
 
     def close(self) -> None:
         """Stop a running worker (it can be resumed), close the stores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -140,6 +141,22 @@ def test_frames_become_queries_and_answers_labels(vehicle):
     assert adapter.pause(True) == "paused"
     assert adapter.offer(image, jpeg=None, camera="front", stamp_ns=99 * SECOND) is None
     assert adapter.adapt(vehicle.now_s) == (False, "adaptation is paused: resume it first")
+
+
+def test_a_labels_folder_that_is_away_stops_no_scoring(tmp_path):
+    make_registry(tmp_path / "registry", versions=2)
+    vehicle = Vehicle(tmp_path, queries_dir=str(tmp_path / "queries"), labels_dir=str(tmp_path / "stick" / "labels"))
+    adapter = vehicle.start()
+    try:
+        shutil.rmtree(tmp_path / "stick")
+        for index in range(3):
+            image = DRIVE.frame(index, "night")[0]
+            adapter.offer(image, jpeg=None, camera="front", stamp_ns=index * SECOND)
+            with pytest.raises(StoreError, match=r"cannot read .*labels"):
+                vehicle.step()
+        assert [record.model_version for record in adapter.pool.frames()] == ["v0001"] * 3
+    finally:
+        vehicle.stop()
 
 
 def test_an_unfinished_round_goes_on_whatever_the_phase_file_says(vehicle):
