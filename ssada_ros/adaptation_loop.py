@@ -14,7 +14,8 @@ from sensor_msgs.msg import CompressedImage
 from ssada_core.adaptation.adapter import Adapter
 from ssada_core.annotation.submit import SubmitResult
 from ssada_core.data.samples import Array
-from ssada_core.errors import SsadaError
+from ssada_core.errors import BackendError, SsadaError
+from ssada_ros.backend_watch import BackendWatch
 from ssada_ros.cameras import Camera, decode
 from ssada_ros.conversions import stamp_to_ns
 from ssada_ros.mailbox import Delivery, FrameMailbox
@@ -67,6 +68,7 @@ class AdaptationLoop:
         self._stopping = threading.Event()
         self._said: set[str] = set()
         self._trouble = ("", float("-inf"))
+        self._backend = BackendWatch()
         self.mailbox = FrameMailbox(list(cameras))
         """Where the cameras' frames are left."""
 
@@ -89,7 +91,11 @@ class AdaptationLoop:
         return words if time.monotonic() - when < TROUBLE_S else ""
 
     def run(self) -> None:
-        """Work; in a thread of its own."""
+        """Work; in a thread of its own.
+
+        Raises:
+            BackendError: if the backend is gone; frames that were not scored are scored by a new process.
+        """
         busy = False
         while not self._stopping.is_set():
             delivery = self.mailbox.take(0.0 if busy else WAIT_S)
@@ -105,6 +111,8 @@ class AdaptationLoop:
                     self._adapter.flag()
             with self._survived():
                 busy = self._adapter.tick(time.monotonic())
+                if busy:
+                    self._backend.worked()
 
     def _offer(self, delivery: Delivery) -> None:
         message, frame = decode(delivery.message, compressed=delivery.compressed, max_bytes=self._max_bytes)
@@ -132,6 +140,8 @@ class AdaptationLoop:
             yield
         except SsadaError as error:
             self._note(str(error))
+            if isinstance(error, BackendError) and self._backend.failed(time.monotonic()):
+                raise
 
     def _note(self, words: str) -> None:
         self._trouble = (words, time.monotonic())

@@ -14,6 +14,7 @@ from ssada_core.data.samples import Array
 from ssada_core.errors import BackendError, SsadaError
 from ssada_core.inference.engine import Prediction
 from ssada_core.labels import IGNORE
+from ssada_ros.backend_watch import BackendWatch
 from ssada_ros.camera_info import InfoFollower, View, scaled_info
 from ssada_ros.camera_output import CameraOutput
 from ssada_ros.cameras import MIB, Camera, decode
@@ -26,8 +27,6 @@ from ssada_ros.statistics import StampWatch, TimingWindow
 
 WAIT_S = 0.2
 """How long the thread sleeps at most before it looks whether it should end or exchange the model."""
-MOST_FAILURES, FAILING_S = 10, 2.0
-"""Failures of the backend in a row, and seconds from the first to the newest, after which it is taken for gone."""
 MAX_REASONS = 50
 """Different errors that are remembered per camera; a broken driver can invent a new one with every frame."""
 
@@ -61,24 +60,6 @@ class CameraChannel:
     version: str = ""
     format: str = ""
     info_misfit: str = ""
-
-
-class BackendWatch:
-    """Tells a backend that is gone, as with a GPU that was lost, from one that failed once."""
-
-    def __init__(self) -> None:
-        self._failures, self._since_s = 0, 0.0
-
-    def worked(self) -> None:
-        """It answered."""
-        self._failures = 0
-
-    def failed(self, now_s: float) -> bool:
-        """It did not answer; whether it is gone. ``now_s`` is of a steady clock."""
-        if not self._failures:
-            self._since_s = now_s
-        self._failures += 1
-        return self._failures >= MOST_FAILURES and now_s - self._since_s >= FAILING_S
 
 
 class SegmentationLoop:

@@ -26,9 +26,9 @@ from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.load import load_engine
 from ssada_core.labels import CAMVID, LabelSpace
 from ssada_ros import camera_output, qos
+from ssada_ros.backend_watch import FAILING_S, MOST_FAILURES, BackendWatch
 from ssada_ros.conversions import fill_compressed, fill_image, image_to_bgr, make_header, stamp_to_ns
 from ssada_ros.label_topics import class_map
-from ssada_ros.segmentation_loop import FAILING_S, MOST_FAILURES, BackendWatch
 from ssada_ros.segmentation_node import SegmentationNode
 
 pytestmark = pytest.mark.ros
