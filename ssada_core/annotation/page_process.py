@@ -79,15 +79,18 @@ class PageProcess:
         with self._lock:
             if self._closing.is_set():
                 return False, ""
-            self._process = process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
+            try:
+                self._process = process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                )
+            except OSError as error:  # no memory or no processes left for the moment
+                return False, f"it could not be started: {error}"
         answered, words = False, ""
         with process:
             for line in process.stdout or ():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
+import subprocess
 import time
 import urllib.request
 from contextlib import suppress
@@ -23,6 +25,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from ssada_core.data.encodings import encode_png
+from ssada_core.errors import BackendError
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import DiskFullError
 from ssada_core.store.pool import FramePool, PoolSettings
@@ -403,6 +406,21 @@ def test_a_dead_working_thread_ends_the_process_and_says_so(bench, monkeypatch):
     assert b.node.trigger_cleanup() == OK
 
 
+def test_a_backend_that_is_gone_ends_the_process_and_frames_wait_for_the_next(bench):
+    b = started(bench())
+    arrays = b.watch(DiagnosticArray, "/diagnostics", qos.reliable_profile(depth=50))
+    drive = Drive(b)
+    scorer = b.node._adapter._scorer
+    b.until(scorer.candidates, every=drive)
+    scorer._engine._graph.to("meta")  # as with a GPU that was lost, torch has no memory to compute on
+    with pytest.raises(BackendError, match="torch cannot run the network"):
+        b.until(lambda: False, every=drive, seconds=30)
+    b.until(lambda: newest(arrays, ": work") and newest(arrays, ": work").level == DiagnosticStatus.ERROR)
+    assert "no more adaptation, the process ends: BackendError" in newest(arrays, ": work").message
+    assert b.node.trigger_deactivate() == OK
+    assert b.node.trigger_cleanup() == OK
+
+
 # -- the annotation page -------------------------------------------------------------------------
 
 
@@ -455,4 +473,23 @@ def test_a_page_that_others_could_reach_without_a_token_is_refused(bench):
     b.node.trigger_configure()
     assert b.where == "unconfigured"
     assert "there is no token" in str(b.node.failure)
+    assert pages() == []
+
+
+def test_a_page_that_cannot_be_started_for_the_moment_is_tried_again(bench, monkeypatch, capfd):
+    port = free_port()
+    start, refused = subprocess.Popen, []
+
+    def short_of_memory(command, *rest, **options):
+        if "ssada_core.annotation.serve" in command and not refused:
+            refused.append(command)
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return start(command, *rest, **options)
+
+    monkeypatch.setattr("ssada_core.annotation.page_process.subprocess.Popen", short_of_memory)
+    b = started(bench(annotate__enabled=True, annotate__port=port))
+    b.until(lambda: refused and pages())
+    assert "it could not be started" in capfd.readouterr().err
+    b.node.trigger_deactivate()
+    b.node.trigger_cleanup()
     assert pages() == []
