@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from ssada_core.annotation.plain import CityscapesMasks, PlainMasks
 from ssada_core.annotation.submit import SubmitResult, submit
 from ssada_core.data.privacy import Hider
 from ssada_core.data.samples import Array
-from ssada_core.errors import ConfigError, DataError
+from ssada_core.errors import ConfigError, DataError, StoreError
 from ssada_core.settings import nearest
 from ssada_core.store.pool import FramePool, FrameRecord, State
+
+_log = logging.getLogger(__name__)
 
 FORMATS: Mapping[str, MaskFormat] = {"png": PlainMasks(), "cvat": CvatMasks(), "cityscapes": CityscapesMasks()}
 
@@ -37,8 +40,8 @@ def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str, h
     Raises:
         PrivacyError: if a detector fails; its frame is not written.
         ConfigError: if there is no such format or content.
-        DataError: if nothing is to be written.
-        StoreError: if the pool cannot be read, or the disk refuses.
+        DataError: if nothing is to be written, or no frame can be read.
+        StoreError: if the disk refuses.
     """
     if content not in CONTENTS:
         raise ConfigError(f"what to export: '{content}'{nearest(content, list(CONTENTS))}")
@@ -49,11 +52,24 @@ def export_pool(pool: FramePool, out: Path, *, format_name: str, content: str, h
 
 
 def items(pool: FramePool, records: Sequence[FrameRecord], hider: Hider | None = None) -> Iterator[Item]:
-    """Frames of the pool, each with its label or else the model's prediction."""
+    """Frames of the pool, each with its label or else the model's prediction. One that cannot be read is left out.
+
+    Raises:
+        DataError: at the end, if none could be read.
+        PrivacyError: if a detector of ``hider`` fails.
+    """
+    left_out = 0
     for record in records:
-        jpeg = pool.image_bytes(record)
+        try:
+            jpeg, start = pool.image_bytes(record), _start(pool, record)
+        except (StoreError, DataError) as error:
+            _log.warning("query %s is left out: %s", record.query_id, error)
+            left_out += 1
+            continue
         kept = hider.hide_jpeg(jpeg, pool.settings.jpeg_quality) if hider is not None else jpeg
-        yield Item(str(record.query_id), kept, _start(pool, record))
+        yield Item(str(record.query_id), kept, start)
+    if left_out and left_out == len(records):
+        raise DataError(f"none of the {left_out} frames of {pool.root} can be read: see `ssada pool verify`")
 
 
 def import_masks(

@@ -81,14 +81,18 @@ class LabelStudioProject:
         with self._reported():
             there = {query_id for query_id, _ in self._tasks()}
             records = [record for record in pool.frames(states=["queried"]) if record.query_id not in there]
-            for number, (record, item) in enumerate(zip(records, items(pool, records, hider), strict=True)):
+            versions = {record.query_id: record.model_version for record in records}
+            sent = 0
+            for item in items(pool, records, hider):
                 task = self._client.tasks.create(project=self._id, data=_task_data(item))
                 if item.label is not None:
+                    version = versions[item.query_id] or MODEL
                     self._client.predictions.create(
-                        task=task.id, model_version=record.model_version or MODEL, result=self._brushes(item.label)
+                        task=task.id, model_version=version, result=self._brushes(item.label)
                     )
-                on_frame(number + 1, len(records))
-        return len(records)
+                sent += 1
+                on_frame(sent, len(records))
+        return sent
 
     def pull(self, pool: FramePool, settings: LabelCheckSettings | None = None) -> list[SubmitResult]:
         """Take in the newest submitted annotation of each task; what was taken before is passed over.

@@ -130,6 +130,26 @@ def test_open_questions_leave_with_frames_and_predictions_as_masks(make_pool, tm
         ]
 
 
+@pytest.mark.parametrize("name", ["cvat", "png", "cityscapes"])
+def test_a_frame_that_cannot_be_read_is_left_out_and_named(make_pool, tmp_path, caplog, name):
+    pool = make_pool(frames=3)
+    lost, *rest = ids(pool)
+    image = pool.root / pool.by_query(lost).image_file
+    kept = image.read_bytes()
+    image.unlink()
+    assert export_pool(pool, tmp_path / "out", format_name=name, content="open") == 2
+    assert caplog.text.count("is left out") == 1
+    assert f"query {lost} is left out" in caplog.text
+    others = [pool.root / pool.by_query(query).image_file for query in rest]
+    contents = [other.read_bytes() for other in others]
+    for other in others:
+        other.unlink()
+    with pytest.raises(DataError, match=r"none of the 3 frames .* can be read: see `ssada pool verify`"):
+        export_pool(pool, tmp_path / "nothing", format_name=name, content="open")
+    for path, content in zip([image, *others], [kept, *contents], strict=True):
+        path.write_bytes(content)
+
+
 def test_a_prediction_that_nobody_changed_is_held(make_pool, tmp_path):
     pool = make_pool()
     export_pool(pool, tmp_path / "out", format_name="png", content="open")
