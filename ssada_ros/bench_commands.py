@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ssada_core.commands.bench import app, parse_size, words
-from ssada_core.commands.common import JsonOption, console, report
+from ssada_core.commands.common import JsonOption, report, say
 from ssada_core.errors import ConfigError, require
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.settings import parse_settings
@@ -109,7 +109,7 @@ def _rates(text: str) -> list[float]:
 
 
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    say(line)
 
 
 def _require_ros() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ssada_core.cli import COMMANDS, app
-from ssada_core.commands.common import console, report, run
+from ssada_core.commands.common import console, report, run, say
 from ssada_core.commands.lazy import add_lazily
 from ssada_core.errors import ConfigError, require
 from ssada_ros.demo_options import Annotator, DemoOptions
@@ -61,7 +61,7 @@ def demo(
     )
     summary = run_demo(options, console)
     report(summary, None)
-    console.print(f"report: {out / 'report.html'} · pictures: {out / 'strip.png'} · figures: {out / 'summary.json'}")
+    say(f"report: {out / 'report.html'} · pictures: {out / 'strip.png'} · figures: {out / 'summary.json'}")
 
 
 @app.command("up")
@@ -98,7 +98,7 @@ def up(
         restarts=restarts,
         foxglove=foxglove,
     )
-    run_up(options, console.print)
+    run_up(options, say)
     return 0
 
 

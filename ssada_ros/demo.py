@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ssada_core.commands.common import say
 from ssada_ros.demo_drive import Drive, monitored
 from ssada_ros.demo_options import DemoOptions
 from ssada_ros.demo_report import write_results
@@ -28,7 +29,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """
     settings = load_demo_settings(options)
     evaluation = find_evaluation(options, settings)
-    stage = prepare(options, settings, evaluation, console.print)
+    stage = prepare(options, settings, evaluation, say)
     isolate()
     with (
         Supervisor(processes(stage), stage.out / "logs") as supervisor,
@@ -39,7 +40,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
             drive = Drive(stage, supervisor, monitor, draw)
             drive.run()
         record = monitor.record()
-    console.print("judging both models on unseen frames")
+    say("judging both models on unseen frames")
     return write_results(stage, record, drive.log)
 
 

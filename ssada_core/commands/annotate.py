@@ -10,7 +10,7 @@ import typer
 
 from ssada_core.annotation.serve import AnnotateJob, serve
 from ssada_core.annotation.settings import TOKEN_VARIABLE, AnnotateSettings
-from ssada_core.commands.common import LabelsOption, console
+from ssada_core.commands.common import LabelsOption, say
 from ssada_core.errors import StoreError
 from ssada_core.labels import load_label_space
 from ssada_core.settings import parse_settings
@@ -45,4 +45,4 @@ def command(
         budget=budget,
         registry_dir=str(registry or ""),
     )
-    serve(job, lambda address: console.print(f"annotation page: {address} · Ctrl-C stops", soft_wrap=True))
+    serve(job, lambda address: say(f"annotation page: {address} · Ctrl-C stops"))

@@ -12,7 +12,7 @@ from rich.table import Table
 from ssada_core.bench.inference import InferenceBench, measure
 from ssada_core.bench.training import TrainingBench, run_training_bench
 from ssada_core.commands import bench_adaptation, bench_annotation, bench_gate
-from ssada_core.commands.common import JsonOption, console, make_app, progress_bar, report
+from ssada_core.commands.common import JsonOption, console, make_app, progress_bar, report, say
 from ssada_core.errors import ConfigError
 
 app = make_app("Measure what the parts cost on this machine.")
@@ -47,7 +47,7 @@ def training(
     bench = TrainingBench(batch=batch, crop=crop, backbone=backbone, threads=threads, rounds=rounds)
     with progress_bar("steps") as tell:
         figures = run_training_bench(bench, on_round=tell)
-    console.print(
+    say(
         f"{figures['step_seconds']:.2f} s a step, {figures['ratio']:.2f} of the straightforward one's "
         f"{figures['naive_step_seconds']:.2f} s ({figures['cpu_ratio']:.2f} processor time; limit {figures['limit']})"
     )
@@ -88,7 +88,7 @@ def inference(
         frame_size=parse_size("--frame-size", frame_size) if frame_size else None,
     )
     with progress_bar("turns") as tell:
-        figures = measure(bench, log=console.print, on_turn=tell)
+        figures = measure(bench, log=say, on_turn=tell)
     _show_inference(figures)
     report(figures, json_file)
 
@@ -103,7 +103,7 @@ def _show_inference(figures: Mapping[str, Any]) -> None:
         table.add_row(row["backend"], row["precision"], *times, *figures_of_row, f"{row['startup_s']:.1f}", limit)
     console.print(table)
     roofline = figures["roofline"]
-    console.print(
+    say(
         f"{figures['size']}, {roofline['model_gflop']:.1f} GFLOP a frame, {figures['threads']} threads; "
         f"matrix products: {roofline['fp32_gflops']:.0f} GFLOP/s in fp32, {roofline['int8_gops']:.0f} GOP/s in int8"
     )

@@ -12,7 +12,7 @@ from rich.table import Table
 from ssada_core.bench.adaptation import model_sha256, run_benchmark, source_model
 from ssada_core.bench.adaptation_report import claims, markdown, summarise
 from ssada_core.bench.adaptation_settings import BenchSettings
-from ssada_core.commands.common import JsonOption, console, progress_bar, report
+from ssada_core.commands.common import JsonOption, console, progress_bar, report, say
 from ssada_core.config import load_settings
 from ssada_core.errors import ConfigError
 from ssada_core.store.files import write_atomic
@@ -38,9 +38,9 @@ def command(
     bench = bench.model_copy(update={"jobs": jobs} if jobs else {})
     numbers, names = _numbers(seeds), [word.strip() for word in settings.split(",") if word.strip()]
     with progress_bar("runs") as tell:
-        results = run_benchmark(bench, settings=names, seeds=numbers, quick=quick, on_progress=tell, log=console.print)
+        results = run_benchmark(bench, settings=names, seeds=numbers, quick=quick, on_progress=tell, log=say)
     root = Path(bench.out) / (f"{bench.name}-quick" if quick else bench.name)
-    model = source_model(bench, root, quick=quick, log=console.print)
+    model = source_model(bench, root, quick=quick, log=say)
     summary = summarise(results)
     figures: dict[str, Any] = {
         "name": bench.name,

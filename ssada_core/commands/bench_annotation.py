@@ -8,7 +8,7 @@ import typer
 
 from ssada_core.bench.annotation import AnnotationBench, run_annotation_bench
 from ssada_core.bench.page import run_page_bench
-from ssada_core.commands.common import JsonOption, console, progress_bar, report
+from ssada_core.commands.common import JsonOption, progress_bar, report, say
 
 
 def command(
@@ -30,8 +30,8 @@ def command(
         model=model, data=data, frames=frames, target=target, most_clicks=most_clicks, backend=backend
     )
     with progress_bar("frames") as tell:
-        figures = run_annotation_bench(bench, log=console.print, on_frame=tell)
-    console.print(
+        figures = run_annotation_bench(bench, log=say, on_frame=tell)
+    say(
         f"{figures['clicks_median']:g} clicks in the median, {figures['clicks_most']} at most; "
         f"{figures['reached']} of {len(figures['frames'])} frames reached {target:.0%}"
     )
@@ -47,10 +47,8 @@ def page(
 
     Example: ssada bench page --json page.json
     """
-    figures = run_page_bench(frames=frames, clicks=clicks, log=console.print)
+    figures = run_page_bench(frames=frames, clicks=clicks, log=say)
     for name, words in (("open_ms", "a query opens in"), ("click_ms", "a click is repainted in")):
         row = figures[name]
-        console.print(
-            f"{words} {row['median']:g} ms (p90 {row['p90']:g}, most {row['most']:g}; limit {row['limit']:g})"
-        )
+        say(f"{words} {row['median']:g} ms (p90 {row['p90']:g}, most {row['most']:g}; limit {row['limit']:g})")
     report(figures, json_file)

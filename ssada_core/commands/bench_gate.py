@@ -11,7 +11,7 @@ import typer
 from ssada_core.adaptation.gate_settings import GateSettings, Policy
 from ssada_core.bench import drift, honest, long_drive
 from ssada_core.bench import gate as curve
-from ssada_core.commands.common import JsonOption, console, progress_bar, report
+from ssada_core.commands.common import JsonOption, progress_bar, report, say
 from ssada_core.config import parse_overrides
 from ssada_core.errors import ConfigError
 from ssada_core.inference.load import read_manifest
@@ -58,7 +58,7 @@ def gate(
     if plot_file is not None:
         curve.plot(figures, plot_file)
     worst = max(figures["false_promotions"].values())
-    console.print(f"without a true gain at most {100 * worst:.0f} % of the draws were promoted")
+    say(f"without a true gain at most {100 * worst:.0f} % of the draws were promoted")
     report(figures, json_file)
 
 
@@ -97,7 +97,7 @@ def drive(
     if quick:
         short = bench.training.model_copy(update={"iterations": 2, "crop_height": 64, "crop_width": 96})
         changes = {"training": short, "phases": ("day", "night"), "rounds": (1, 1), "frames": 24, "eval_frames": 2}
-    figures = long_drive.run(bench.model_copy(update=changes), console.print)
+    figures = long_drive.run(bench.model_copy(update=changes), say)
     figures["command"] = " ".join(["ssada", *sys.argv[1:]])
     if markdown_file is not None:
         write_atomic(markdown_file, long_drive.markdown(figures).encode())
@@ -105,7 +105,7 @@ def drive(
         long_drive.plot(figures, plot_file)
     for arm, values in figures["arms"].items():
         change = ", ".join(f"{name} {points:+.1f}" for name, points in values["change"].items())
-        console.print(f"{arm}: change of mIoU from the first model: {change}")
+        say(f"{arm}: change of mIoU from the first model: {change}")
     report(figures, json_file)
 
 
@@ -135,7 +135,7 @@ def rounds(
         seeds=tuple(int(word) for word in seeds.split(",") if word.strip().isdecimal()),
         training=parse_settings(RoundTrainingSettings, parse_overrides(overrides or []), source="command line"),
     )
-    rows = honest.run(bench, console.print)
+    rows = honest.run(bench, say)
     if markdown_file is not None:
         write_atomic(markdown_file, honest.markdown(rows).encode())
     report({"command": " ".join(["ssada", *sys.argv[1:]]), "rounds": rows}, json_file)
@@ -158,8 +158,8 @@ def road_change(
     figures = drift.measure(bench, read_manifest(resolve_model(model)).labels())
     if plot_file is not None:
         drift.plot(figures, plot_file)
-    console.print(f"{figures['false_alarms']} false alarms in {figures['frames']} frames")
+    say(f"{figures['false_alarms']} false alarms in {figures['frames']} frames")
     for name, found in figures["found_after_frames"].items():
-        console.print(f"{name}: {'not found' if found is None else f'found on frame {found}'}", markup=False)
+        say(f"{name}: {'not found' if found is None else f'found on frame {found}'}")
     figures["command"] = " ".join(["ssada", *sys.argv[1:]])
     report(figures, json_file)

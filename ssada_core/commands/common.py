@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ssada_core.errors import ConfigError, SsadaError
 from ssada_core.store.files import write_json
 
 EXIT_FAILED, EXIT_WRONG_USE = 1, 2
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 """For people: progress and messages. Figures go to standard output."""
 
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")]
@@ -45,11 +45,10 @@ def run(app: typer.Typer) -> int:
     except SsadaError as error:
         if debug:
             raise
-        # Escaped: "pip install 'ssada_ros[ros]'" would lose its brackets as markup.
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        say(str(error), alarm="error")
         return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
     except KeyboardInterrupt:
-        console.print("interrupted")
+        say("interrupted")
         return 130
     except Exception as error:  # noqa: BLE001 (what is no usage error is raised again)
         return _usage_error(error)
@@ -63,6 +62,16 @@ def _usage_error(error: Exception) -> int:
         raise error
     show()
     return int(getattr(error, "exit_code", EXIT_WRONG_USE))
+
+
+def say(words: str, *, alarm: str = "") -> None:
+    """Tell a person something, in one line however long, and as it is: ``pip install 'ssada_ros[ros]'`` has no markup.
+
+    Args:
+        words: what.
+        alarm: the kind of trouble, put before it.
+    """
+    console.print(Text.assemble((f"{alarm}: " if alarm else "", "bold red"), words), soft_wrap=True)
 
 
 def report(values: dict[str, Any], json_file: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
+from ssada_core.commands.common import JsonOption, LabelsOption, make_app, progress_bar, report, say
 from ssada_core.data.bag_cut import Cut, cut_bag
 from ssada_core.data.bag_survey import survey_bag
 from ssada_core.data.bags import create_bag
@@ -41,7 +41,7 @@ def bag_create(
     samples = DirectorySamples(images, labels, load_label_space(label_space), list_file=list_file)
     with progress_bar("writing") as tell:
         count = create_bag(samples, out, rate=rate, compressed=compressed, storage=kind, progress=tell)
-    console.print(f"{out}: {count} frames, {storage}, {'jpeg' if compressed else 'raw'}")
+    say(f"{out}: {count} frames, {storage}, {'jpeg' if compressed else 'raw'}")
 
 
 @bag.command("info")
@@ -92,13 +92,13 @@ def bag_cut(
     with progress_bar("cutting") as tell:
         count, damage = cut_bag(path, out, part, storage=kind, progress=tell)
     show_damage(damage)
-    console.print(f"{out}: {count} messages, {storage}")
+    say(f"{out}: {count} messages, {storage}")
 
 
 def show_damage(damage: Damage) -> None:
     """What was broken, a line for each kind, on standard error."""
     for item in damage:
-        console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
+        say(f"{item.count}x {item.kind} ({item.example})")
 
 
 @source.command("pack")

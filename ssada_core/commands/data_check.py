@@ -9,10 +9,18 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from ssada_core.commands.common import EXIT_FAILED, JsonOption, LabelsOption, console, make_app, progress_bar, report
+from ssada_core.commands.common import (
+    EXIT_FAILED,
+    JsonOption,
+    LabelsOption,
+    console,
+    make_app,
+    progress_bar,
+    report,
+    say,
+)
 from ssada_core.config import load_settings
 from ssada_core.data.check import DataReport, check_data
 from ssada_core.data.lists import open_samples
@@ -62,7 +70,7 @@ def check(
         count += found.problem_count
         _show(part, found)
         results[part.role] = {"reference": part.reference, **found.to_dict(part.space)}
-    console.print(f"{data}: {count} problem{'' if count == 1 else 's'}", markup=False)
+    say(f"{data}: {count} problem{'' if count == 1 else 's'}")
     report({"data": data, "label_space": space.name, "problem_count": count, "parts": results}, json_file)
     return EXIT_FAILED if count else 0
 
@@ -104,8 +112,8 @@ def _check_part(part: _Part) -> DataReport:
 
 
 def _show(part: _Part, found: DataReport) -> None:
-    console.print(
-        f"[bold]{part.role}[/] {escape(part.reference)}: {found.frames} frames, {found.labelled} labelled, "
+    say(
+        f"{part.role} {part.reference}: {found.frames} frames, {found.labelled} labelled, "
         f"sizes {', '.join(found.sizes) or '-'}"
     )
     if found.pixels.any():
@@ -114,8 +122,8 @@ def _show(part: _Part, found: DataReport) -> None:
             table.add_row(name, f"{share:.2f}")
         console.print(table)
     for words in found.problems:
-        console.print(f"[bold red]problem:[/] {escape(words)}", soft_wrap=True)
+        say(words, alarm="problem")
     if found.problem_count > len(found.problems):
-        console.print(f"… and {found.problem_count - len(found.problems)} more problems")
+        say(f"… and {found.problem_count - len(found.problems)} more problems")
     for words in found.notes:
-        console.print(f"note: {words}", markup=False, soft_wrap=True)
+        say(f"note: {words}")

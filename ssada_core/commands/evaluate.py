@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ssada_core.commands.common import JsonOption, console, progress_bar, report
+from ssada_core.commands.common import JsonOption, console, progress_bar, report, say
 from ssada_core.data.encodings import encode_png
 from ssada_core.data.lists import open_samples
 from ssada_core.errors import ConfigError
@@ -131,7 +131,7 @@ def _number(text: str, option: str) -> float:
 
 def _open_engine(folder: Path, settings: EngineSettings, protocol: ProtocolSettings | None) -> Engine:
     if protocol is None:
-        return load_engine(folder, settings, log=console.print)
+        return load_engine(folder, settings, log=say)
     if settings.backend not in {"auto", "torch"} or settings.precision not in {"auto", "fp32"}:
         raise ConfigError(
             f"evaluation protocols run in torch in fp32, not {settings.backend} {settings.precision}: "

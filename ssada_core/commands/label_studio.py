@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ssada_core.annotation.label_studio import LabelStudioProject
-from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar
+from ssada_core.commands.common import JsonOption, LabelsOption, make_app, progress_bar, say
 from ssada_core.commands.pool import open_pool, report_results, tell_result
 from ssada_core.data.privacy import Hider, PrivacySettings
 
@@ -38,7 +38,7 @@ def push(
     with open_pool(path, label_space) as opened, progress_bar("frames") as tell:
         hider = Hider(PrivacySettings(detectors=hide_with or []))
         count = LabelStudioProject(url, token, project, opened.label_space).push(opened, hider=hider, on_frame=tell)
-    console.print(f"{url}, project {project}: {count} new frames")
+    say(f"{url}, project {project}: {count} new frames")
 
 
 @app.command("pull")

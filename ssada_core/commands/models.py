@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_app, report
+from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_app, report, say
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import ArraySamples, spread
 from ssada_core.errors import ConfigError
@@ -66,7 +66,7 @@ def add(
     version = models.adopt(resolve_model(model))
     if models.current() is None:
         models.promote(version)
-    console.print(f"{version}: {model}; current: {models.current()}")
+    say(f"{version}: {model}; current: {models.current()}")
 
 
 @app.command("import")
@@ -112,7 +112,7 @@ def import_checkpoint(
         min_share=min_share,
     )
     for line in found.words():
-        console.print(line, soft_wrap=True, markup=False)
+        say(line)
     report({"model": str(out), **asdict(found)}, json_file)
 
 
@@ -143,7 +143,7 @@ def _import_onnx(
         colours=chosen_colours,
     )
     for line in found.words():
-        console.print(line, soft_wrap=True, markup=False)
+        say(line)
     report({"model": str(out), **asdict(found)}, json_file)
 
 
@@ -183,7 +183,7 @@ def why(
     dossier = build_dossier(models, version or models.current_or_fail())
     page = html_file or Path(f"{dossier.version}_why.html")
     write_page(page, dossier)
-    console.print(f"page: {page}", soft_wrap=True, markup=False)
+    say(f"page: {page}")
     report(dossier.model_dump(mode="json"), json_file)
 
 
@@ -201,7 +201,7 @@ def verify(
         models.verify(version)
         if key is not None:
             verify_signature(models.path(version), key)
-        console.print(f"{version}: all files as in the manifest{', signed' if key is not None else ''}")
+        say(f"{version}: all files as in the manifest{', signed' if key is not None else ''}")
     return 0
 
 
@@ -212,7 +212,7 @@ def promote(registry: RegistryArgument, version: Annotated[str, typer.Argument(h
     Example: ssada models promote out/demo/registry v0001
     """
     open_registry(registry).promote(version, {"verdict": "promote", "words": "promoted by hand"})
-    console.print(f"current: {version}")
+    say(f"current: {version}")
 
 
 @app.command("rollback")
@@ -221,7 +221,7 @@ def rollback(registry: RegistryArgument) -> None:
 
     Example: ssada models rollback out/demo/registry
     """
-    console.print(f"current: {open_registry(registry).rollback('asked by hand')}")
+    say(f"current: {open_registry(registry).rollback('asked by hand')}")
 
 
 @app.command("keys")
@@ -230,7 +230,7 @@ def keys(private: Annotated[Path, typer.Argument(help="File of the private key; 
 
     Example: ssada models keys release.pem
     """
-    console.print(f"{private}: keep it secret; {create_keys(private)}: give it to every vehicle (registry.trusted_key)")
+    say(f"{private}: keep it secret; {create_keys(private)}: give it to every vehicle (registry.trusted_key)")
 
 
 @app.command("sign")
@@ -245,7 +245,7 @@ def sign_model(
     folder = resolve_model(model)
     verify_files(folder)
     sign(folder, key)
-    console.print(f"{folder}: signed")
+    say(f"{folder}: signed")
 
 
 def export(
@@ -277,8 +277,8 @@ def export(
     seal(folder, manifest)  # else `ssada models verify` would find other files than the manifest names
     for done in result.targets:
         compared = "fp32" if done.name in INT8_TARGETS else "torch"
-        console.print(f"{done.name}: {100 * done.equal:.3f} % of labels as {compared}, {done.seconds:.1f} s")
+        say(f"{done.name}: {100 * done.equal:.3f} % of labels as {compared}, {done.seconds:.1f} s")
     for refused in result.refused:
-        console.print(f"{refused.name}: not deployed: {refused.reason}")
+        say(f"{refused.name}: not deployed: {refused.reason}")
     asked = set(target or ()) | (INT8_TARGETS.keys() if data else set())
     return EXIT_FAILED if asked & {refused.name for refused in result.refused} else 0

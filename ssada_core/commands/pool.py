@@ -13,7 +13,7 @@ import typer
 
 from ssada_core.annotation.exchange import export_pool, import_masks
 from ssada_core.annotation.submit import SubmitResult
-from ssada_core.commands.common import JsonOption, LabelsOption, console, make_app, progress_bar, report
+from ssada_core.commands.common import JsonOption, LabelsOption, make_app, progress_bar, report, say
 from ssada_core.commands.lazy import add_lazily
 from ssada_core.data.privacy import Hider, PrivacySettings
 from ssada_core.errors import ConfigError, StoreError
@@ -60,8 +60,8 @@ def verify(path: PoolArgument, label_space: LabelsOption = "camvid") -> int:
     with open_pool(path, label_space) as opened:
         problems = opened.verify()
     for problem in problems:
-        console.print(problem)
-    console.print(f"{path}: {len(problems)} problems")
+        say(problem)
+    say(f"{path}: {len(problems)} problems")
     return 1 if problems else 0
 
 
@@ -85,7 +85,7 @@ def export(
     with open_pool(path, label_space) as opened:
         hider = Hider(PrivacySettings(detectors=hide_with or []))
         count = export_pool(opened, out, format_name=format_name, content=content, hider=hider)
-    console.print(f"{out}: {count} frames ({content}, {format_name})")
+    say(f"{out}: {count} frames ({content}, {format_name})")
 
 
 @app.command("import")
@@ -114,7 +114,7 @@ def import_labels(
 def tell_result(result: SubmitResult) -> None:
     """Say why a label was not accepted."""
     if result.why:
-        console.print(f"{result.query_id}: {result.status}: {result.why}", markup=False, soft_wrap=True)
+        say(f"{result.query_id}: {result.status}: {result.why}")
 
 
 def report_results(results: list[SubmitResult], json_file: Path | None) -> int:
@@ -159,10 +159,10 @@ def purge(
         labelled = sum(record.state == "labelled" for record in chosen)
         words = f"{len(chosen)} frames, {labelled} of them labelled"
         if chosen and not yes and not typer.confirm(f"Delete {words}, for good?"):
-            console.print("nothing was deleted")
+            say("nothing was deleted")
             return 1
         removed = opened.purge([record.id for record in chosen])
-    console.print(f"{path}: deleted {words}")
+    say(f"{path}: deleted {words}")
     report({"purged": removed, "labelled": labelled}, json_file)
     return 0
 

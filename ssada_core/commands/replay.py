@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssada_core.commands.common import JsonOption, console, progress_bar
+from ssada_core.commands.common import JsonOption, progress_bar, say
 from ssada_core.config import load_yaml, parse_overrides
 from ssada_core.errors import ConfigError
 from ssada_core.replay.driver import OpenRos
@@ -102,7 +102,7 @@ def command(
         video=video,
     )
     with progress_bar("replaying") as tell:
-        report = run_replay(options, settings, log=console.print, on_frame=tell, ros=ros)
+        report = run_replay(options, settings, log=say, on_frame=tell, ros=ros)
     if json_file is not None:
         write_json(json_file, report.model_dump(mode="json"))
     show(report, out)
@@ -143,8 +143,8 @@ def show(report: ReplayReport, out: Path) -> None:
     for gap in report.timing.swap_gaps_s:
         sys.stdout.write(f"without a mask at a swap: {gap:.2f} s\n")
     for item in report.damage:
-        console.print(f"{item.count}x {item.kind} ({item.example})", soft_wrap=True, markup=False)
-    console.print(f"report: {out / 'report.html'} · figures: {out / 'report.json'} · frames: {out / 'frames.csv'}")
+        say(f"{item.count}x {item.kind} ({item.example})")
+    say(f"report: {out / 'report.html'} · figures: {out / 'report.json'} · frames: {out / 'frames.csv'}")
 
 
 def _opener() -> OpenRos:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssada_core.commands.common import JsonOption, console, report
+from ssada_core.commands.common import JsonOption, console, report, say
 from ssada_core.config import load_settings
 from ssada_core.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from ssada_core.learning.distributed import rank
@@ -36,7 +36,7 @@ def command(
     settings = load_settings(OfflineSettings, config, overrides or [])
     stop, leads = _StopOnSignal(), rank() == 0
     if resume and leads:
-        console.print(_where(Path(settings.out)), soft_wrap=True)
+        say(_where(Path(settings.out)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not leads) as bar:
         task = bar.add_task("training", total=settings.effective_training().iterations)
@@ -47,10 +47,10 @@ def command(
         result, manifest = train(settings, command=_command_line(), on_progress=show, should_stop=stop)
     if result.stopped:
         if leads:
-            console.print(f"stopped after {result.iterations} iterations: the same command goes on")
+            say(f"stopped after {result.iterations} iterations: the same command goes on")
         return 1
     if manifest is not None:
-        console.print(f"model: {Path(settings.out) / 'model'}")
+        say(f"model: {Path(settings.out) / 'model'}")
         report({"model": str(Path(settings.out) / "model"), "losses": result.losses, **manifest.metrics}, json_file)
     return 0
 

@@ -15,6 +15,7 @@ import cv2
 import pytest
 from cli_fixtures import Done, ssada_here
 
+from ssada_core.commands.common import say
 from ssada_core.data.encodings import encode_jpeg
 from ssada_core.data.simulated_drive import SimulatedDrive
 from ssada_core.inference.load import read_model
@@ -263,6 +264,13 @@ def test_a_mistyped_registry_is_refused_and_not_made(command: str, there: str, t
     assert done.out == ""
     assert path.exists() == (there != "nothing")
     assert not list(path.glob("*"))
+
+
+def test_what_is_said_is_one_line_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    words = f"[ERROR] [adaptation_node]: see [/a]: pip install 'ssada_ros[annotate]' {'now ' * 40}end"
+    say(words)
+    say(words, alarm="error")
+    assert capsys.readouterr().err == f"{words}\nerror: {words}\n"
 
 
 def test_wrong_use_is_status_2(tmp_path: Path) -> None:
