@@ -63,6 +63,7 @@ class Supervisor:
         self._variables = dict(variables) if variables is not None else environment()
         self._stop_steps = stop_steps
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._over: set[str] = set()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -97,7 +98,8 @@ class Supervisor:
         """
         description = self._descriptions[name]
         if name in self._processes:
-            _signal_group(self._processes[name].pid, signal.SIGKILL)
+            self._end_group(name)
+        self._over.discard(name)
         try:
             with self._output(name) as output:
                 self._processes[name] = subprocess.Popen(
@@ -112,8 +114,21 @@ class Supervisor:
             raise SsadaError(f"{name} could not be started: {error}") from error
 
     def poll(self) -> dict[str, int | None]:
-        """Return each process's exit status once it was started, None while it runs; -N if signal N ended it."""
-        return {name: process.poll() for name, process in self._processes.items()}
+        """Return each process's exit status once it was started, None while it runs; -N if signal N ended it.
+
+        What one that has ended left behind is ended as well.
+        """
+        statuses = {name: process.poll() for name, process in self._processes.items()}
+        for name, status in statuses.items():
+            if status is not None:
+                self._end_group(name)
+        return statuses
+
+    def _end_group(self, name: str) -> None:
+        """End a process's group, once: later its number may be that of somebody else's."""
+        if name not in self._over:
+            self._over.add(name)
+            _signal_group(self._processes[name].pid, signal.SIGKILL)
 
     def pid(self, name: str) -> int:
         """Return the process id, which is also the id of its process group."""
@@ -150,8 +165,7 @@ class Supervisor:
                 break
             _signal_group(process.pid, number)
             _wait(process, seconds)
-        # What the process itself left behind in its group; nothing is in it after a clean end.
-        _signal_group(process.pid, signal.SIGKILL)
+        self._end_group(name)  # nothing is in it after a clean end
         return process.poll()
 
     def stop(self) -> dict[str, int | None]:
@@ -173,8 +187,8 @@ def _own_group() -> dict[str, Any]:
 def _signal_group(group: int, number: signal.Signals) -> None:
     try:
         os.killpg(group, number)
-    except ProcessLookupError:
-        return  # all of it has ended
+    except (ProcessLookupError, PermissionError):
+        return  # all of it has ended, and the number is free or another user's
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:

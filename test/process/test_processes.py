@@ -42,6 +42,11 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("up", child.pid, flush=True)
 time.sleep(60)
 """,
+    "leaving": """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.DEVNULL)
+print("left", child.pid, flush=True)
+""",
     "failing": "import sys; print('it broke', flush=True); sys.exit(3)",
     "niceness": "import os; print('nice', os.nice(0), flush=True)",
 }
@@ -85,6 +90,38 @@ def test_what_ignores_signals_is_killed_with_all_it_started(variables, tmp_path)
         grandchild = int(supervisor.log_tail("stubborn").split()[-1])
     assert supervisor.poll() == {"stubborn": -signal.SIGKILL}
     assert wait_for(lambda: is_gone(grandchild))
+
+
+def test_what_an_ended_process_left_behind_is_ended_once(variables, tmp_path, monkeypatch):
+    with Supervisor([plain("leaving")], tmp_path, variables=variables) as supervisor:
+        assert wait_for(lambda: supervisor.poll()["leaving"] == 0)
+        left = int(supervisor.log_tail("leaving").split()[-1])
+        assert wait_for(lambda: is_gone(left))
+
+        def foreign(group, number):
+            raise AssertionError(f"group {group} may be somebody else's by now")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "killpg", foreign)
+            supervisor.stop_one("leaving")
+            supervisor.start_one("leaving")
+        first = left
+        assert wait_for(lambda: supervisor.poll()["leaving"] == 0)
+        left = int(supervisor.log_tail("leaving").split()[-1])
+        assert left != first
+        assert wait_for(lambda: is_gone(left))
+
+
+def test_a_group_of_another_user_is_left_alone(variables, tmp_path, monkeypatch):
+    def forbidden(group, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    supervisor = Supervisor([plain("failing")], tmp_path, variables=variables)
+    supervisor.start()
+    assert wait_for(lambda: supervisor._processes["failing"].poll() is not None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", forbidden)
+        assert supervisor.poll() == supervisor.stop() == {"failing": 3}
 
 
 def test_a_failure_is_seen_with_its_status_and_last_words(variables, tmp_path):
