@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ssada_core.settings import Settings
-from ssada_core.store.files import write_atomic
+from ssada_core.store.files import store_error, write_atomic
 
 PAUSE_FILE = "pause"
 """In the folder of the rounds: why training waits, as one line of text."""
@@ -97,8 +97,12 @@ def tell(folder: Path, reason: str) -> None:
     """
     if reason:
         write_atomic(folder / PAUSE_FILE, f"{reason}\n".encode())
-    else:
-        (folder / PAUSE_FILE).unlink(missing_ok=True)
+        return
+    path = folder / PAUSE_FILE
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise store_error("delete", path, error) from error
 
 
 def told(folder: Path) -> str:

@@ -67,7 +67,10 @@ class EngineCache:
 
     def alike(self, key: EngineKey) -> bytes | None:
         """The newest engine of the same structure with other weights, which can be given this model's; or None."""
-        found = sorted(self.folder.glob(f"{key.structure}-*-{key.machine}.engine"), key=_used, reverse=True)
+        try:
+            found = sorted(self.folder.glob(f"{key.structure}-*-{key.machine}.engine"), key=_used, reverse=True)
+        except OSError:  # before Python 3.13 a folder above it that may not be searched raises here
+            return None
         return next((content for path in found if path.name != key.name and (content := self._read(path))), None)
 
     def store(self, key: EngineKey, engine: bytes) -> None:

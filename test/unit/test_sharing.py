@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from ssada_core.adaptation.sharing import (
     told,
     too_hot,
 )
+from ssada_core.errors import StoreError
 from ssada_core.learning.progress import read_progress
 
 BOUND = SharingSettings(max_latency_ms=100, resume_share=0.8, least_pause_s=3)
@@ -90,6 +92,17 @@ def test_word_that_is_too_old_says_nothing(tmp_path: Path):
     tell(tmp_path, "")
     tell(tmp_path, "")
     assert not (tmp_path / PAUSE_FILE).exists()
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tell(tmp_path, "hot")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match=r"cannot delete .*pause"):
+        tell(tmp_path, "")
 
 
 def test_patience_waits_and_still_hears_that_it_should_stop(tmp_path: Path):

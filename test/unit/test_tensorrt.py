@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,6 +128,14 @@ def test_a_cache_that_cannot_be_written_costs_no_engine(tmp_path: Path, caplog: 
     assert "the TensorRT engine is not kept" in caplog.text
     assert cache.exact(KEY) is None
     cache.forget(KEY)
+
+
+def test_a_folder_that_may_not_be_searched_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path, pattern: str) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # as Path.glob before Python 3.13
+
+    monkeypatch.setattr(Path, "glob", forbidden)
+    assert EngineCache(tmp_path).alike(KEY) is None
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
