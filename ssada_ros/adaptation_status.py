@@ -69,7 +69,7 @@ def _gate(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:
     values = {key: decision[key] for key in keys if key in decision}
     waits = decision.get("verdict") == "wait_for_human"
     level = diagnostics.WARN if waits or decision.get("verdict") == "failed" else diagnostics.OK
-    return diagnostics.status(f"{node}: gate", level, decision.get("words", "no round yet"), values)
+    return diagnostics.status(f"{node}: gate", level, decision.get("words", "nothing is decided yet"), values)
 
 
 def _road(node: str, status: Mapping[str, Any]) -> DiagnosticStatus:

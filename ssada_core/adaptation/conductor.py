@@ -37,7 +37,7 @@ class Conductor:
 
     Attributes:
         outcome: verdict of a judged round that was not carried out yet.
-        decision: the newest decision, in figures and words; empty before the first.
+        decision: on the newest round, in figures and words; empty while it is under way, and before the first.
         failure: why the newest round failed, in one line; empty if it did not.
         labels_used: labels that the newest round was started with.
     """
@@ -162,7 +162,11 @@ class Conductor:
         self._log(f"{what}: {reason}{free}")
         self.failure = ""
         self.labels_used = labels
-        self.rounds.start(spec)
+        try:
+            self.rounds.start(spec)
+        finally:
+            if self.rounds.unfinished() is not None:  # what was decided before is of another round
+                self.decision = {}
 
     def resume(self) -> bool:
         """Go on with the unfinished round; False if there is none.
@@ -286,11 +290,13 @@ class Conductor:
         self._keep({**self.decision, "verdict": "refuse", "words": words})
         self._log(f"{self.decision.get('version', 'the challenger')}: {words}")
 
-    def fail(self, why: str) -> None:
-        """Close the newest round as failed; nothing of it is promoted."""
+    def fail(self, why: str, *, begun: bool = True) -> None:
+        """Close the newest round as failed; nothing of it is promoted. One that never began leaves nothing to close."""
         self.outcome = "none"
         self.failure = why
         self._log(f"training round failed: {why}")
+        if not begun:
+            return
         decision = {"verdict": FAILED, "words": why}
         try:
             self._keep(decision)

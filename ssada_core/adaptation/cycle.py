@@ -224,7 +224,7 @@ def _pause(state: CycleState, facts: Facts) -> tuple[CycleState, list[Action]]:
 def _collect(state: CycleState, facts: Facts, settings: CycleSettings) -> tuple[CycleState, list[Action]]:
     if facts.flagged and facts.open < settings.max_open:
         return state, [AskFlagged()]
-    if facts.second_look and not facts.resting and not facts.adapt_requested:
+    if facts.second_look and not facts.adapt_requested and not _rests(state, facts, settings):
         start = StartRound("the frames it asked for are labelled", facts.second_look)
         return replace(state, phase="training", since_s=facts.now_s), [start]
     reason = _reason(state, facts, settings) if obstacle(state, facts, settings) is None else None
@@ -241,9 +241,7 @@ def _reason(state: CycleState, facts: Facts, settings: CycleSettings) -> str | N
     """Why a round should start, or None."""
     if facts.adapt_requested:
         return "requested"
-    if facts.resting:
-        return None
-    if state.ended_s is not None and 0 <= facts.now_s - state.ended_s < settings.cooldown_s:
+    if _rests(state, facts, settings):
         return None
     if 0 < state.failures <= settings.retries:
         return "the last round failed"
@@ -251,6 +249,11 @@ def _reason(state: CycleState, facts: Facts, settings: CycleSettings) -> str | N
     if settings.period_s and facts.now_s - since >= settings.period_s:
         return f"{settings.period_s:g} s since the last round"
     return _label_reason(facts, settings)
+
+
+def _rests(state: CycleState, facts: Facts, settings: CycleSettings) -> bool:
+    ended = state.ended_s is not None and 0 <= facts.now_s - state.ended_s < settings.cooldown_s
+    return facts.resting or ended
 
 
 def _label_reason(facts: Facts, settings: CycleSettings) -> str | None:

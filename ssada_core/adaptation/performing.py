@@ -94,7 +94,10 @@ class Performer:
         except SsadaError as error:
             if isinstance(action, AskLabels | AskFlagged | AskAudit):
                 raise
-            self._tools.conductor.fail(str(error))
+            conductor = self._tools.conductor
+            # Where not even its folder could be made, the newest round is the one before.
+            begun = not isinstance(action, StartRound) or conductor.rounds.unfinished() is not None
+            conductor.fail(str(error), begun=begun)
             failures = self._cycle.state.failures + 1
             self._cycle.state = replace(self._cycle.state, phase="collecting", ended_s=now_s, failures=failures)
 

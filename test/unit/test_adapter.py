@@ -339,6 +339,33 @@ def test_a_rollback_ends_a_round_that_trains_on_what_it_took_back(vehicle):
     assert vehicle.step()["phase"] == "collecting"
 
 
+def test_a_round_that_is_overtaken_has_no_figures_of_the_one_before(vehicle):
+    fill_pool(vehicle.root / "pool")
+    make_registry_current(vehicle, "v0003")
+    vehicle.decided_round("refuse", "collecting", champion="v0003")
+    adapter = vehicle.start()
+    assert adapter.adapt(vehicle.now_s)[0]
+    status = vehicle.step()
+    assert (status["phase"], status["decision"]) == ("training", {})
+    adapter.rollback("asked by service")
+    decision = read_json(vehicle.root / "rounds" / "round-0002" / DECISION_FILE)
+    assert sorted(decision) == ["verdict", "words"]
+    assert "v0003 is not current any more" in decision["words"]
+
+
+def test_a_round_that_cannot_be_written_leaves_the_one_before_as_it_was(vehicle):
+    fill_pool(vehicle.root / "pool")
+    vehicle.decided_round("undecided", "collecting")
+    adapter = vehicle.start()
+    before = adapter.status()["decision"]
+    (vehicle.root / "rounds" / "round-0002").write_text("a file where the round's folder should be")
+    assert adapter.adapt(vehicle.now_s)[0]
+    status = vehicle.step()
+    assert (status["phase"], status["decision"]) == ("collecting", before)
+    assert "round-0002" in status["failure"]
+    assert read_json(vehicle.root / "rounds" / "round-0001" / DECISION_FILE) == before
+
+
 def test_a_failed_round_ends_with_its_reason_and_the_adapter_goes_on(vehicle):
     fill_pool(vehicle.root / "pool")
     pack = vehicle.root / "pack.zip"

@@ -190,6 +190,14 @@ def test_a_failed_round_is_tried_again_once_and_then_waits_for_labels():
     assert cycle.step(replace(READY, now_s=1001, labels_since_round=6)) == [StartRound("6 new labels")]
 
 
+def test_a_second_look_that_could_not_start_is_tried_again_after_a_rest():
+    facts = replace(READY, second_look="v2")
+    state = CycleState("collecting", since_s=50.0, ended_s=95.0, failures=1)
+    assert advance(state, facts, SETTINGS)[1] == []
+    (again,) = advance(state, replace(facts, now_s=105.0), SETTINGS)[1]
+    assert again.challenger == "v2"
+
+
 def test_a_stored_state_survives_a_restart_and_judges_again():
     stored = json.loads(json.dumps(AT["judging"].to_dict()))
     state = CycleState.restored(stored)
