@@ -39,7 +39,7 @@ class Conductor:
         outcome: verdict of a judged round that was not carried out yet.
         decision: on the newest round, in figures and words; empty while it is under way, and before the first.
         failure: why the newest round failed, in one line; empty if it did not.
-        labels_used: labels that the newest round was started with.
+        labels_used: labels that the newest round used up.
     """
 
     def __init__(self, settings: AdaptationSettings, registry: ModelRegistry, log: Callable[[str], None]) -> None:
@@ -131,7 +131,7 @@ class Conductor:
 
         Args:
             reason: why.
-            labels: accepted so far; later ones are new. A second look trains on none, so that none is used up by it.
+            labels: that it uses up; later ones are new.
             target: the road to adapt to.
             challenger: an undecided version that is only measured again, on more frames.
 
@@ -141,7 +141,6 @@ class Conductor:
         """
         settings = self._settings
         champion = self._registry.current_or_fail()
-        labels = self.labels_used if challenger else labels
         spec = RoundSpec(
             pool_dir=str(Path(settings.pool_dir).resolve()),
             registry_dir=str(Path(settings.registry_dir).resolve()),
@@ -161,12 +160,13 @@ class Conductor:
         what = f"{challenger} is measured again" if challenger else f"training starts from {champion}"
         self._log(f"{what}: {reason}{free}")
         self.failure = ""
-        self.labels_used = labels
+        if not challenger:  # one that cannot even begin is not tried again for the same labels
+            self.labels_used = labels
         try:
             self.rounds.start(spec)
         finally:
             if self.rounds.unfinished() is not None:  # what was decided before is of another round
-                self.decision = {}
+                self.decision, self.labels_used = {}, labels
 
     def resume(self) -> bool:
         """Go on with the unfinished round; False if there is none.
@@ -243,10 +243,13 @@ class Conductor:
     def audit_wanted(self) -> int:
         """Audit frames that an undecided verdict needs and that were not asked for yet; none once it is out of date."""
         needed = int(self.decision.get("frames_needed", 0))
-        undecided = self.decision.get("verdict") == "undecided" and not self._looked_twice()
-        if not undecided or needed > MOST_ASKED or self.decision.get("champion") != self._registry.current():
+        if needed > MOST_ASKED or not self._may_look_again():
             return 0
         return max(0, needed - len(self.decision.get("asks", [])))
+
+    def asks(self) -> list[str]:
+        """Query ids of the frames that an undecided verdict asked for; none once it is out of date."""
+        return list(self.decision.get("asks", [])) if self._may_look_again() else []
 
     def asked(self, query_ids: Sequence[str]) -> None:
         """Note with the undecided verdict which frames it waits for.
@@ -256,23 +259,26 @@ class Conductor:
         """
         self._keep({**self.decision, "asks": [*self.decision.get("asks", []), *query_ids]})
 
-    def second_look(self, answered: Collection[str]) -> str:
+    def second_look(self, answered: Collection[str], *, all_asked: bool) -> str:
         """The undecided version whose frames are all answered, so that it can be judged once more; empty if none is.
 
         Args:
             answered: query ids that nobody has to be waited for any more.
+            all_asked: the budget allows no further frame, needed or not.
         """
-        asks = self.decision.get("asks", [])
-        ready = self.decision.get("verdict") == "undecided" and asks and set(asks) <= set(answered)
-        # Looking again and again until chance promotes would be no test any more: one second look.
-        if not ready or self.audit_wanted() or self._looked_twice():
-            return ""
-        same = self.decision.get("champion") == self._registry.current()
-        version = str(self.decision.get("version", ""))
-        return version if same and version in self._registry.versions() else ""
+        asks = self.asks()
+        ready = asks and set(asks) <= set(answered) and (all_asked or not self.audit_wanted())
+        return str(self.decision["version"]) if ready else ""
 
-    def _looked_twice(self) -> bool:
-        return not self.decision.get("round", {}).get("iterations", 0)  # nothing was trained for it
+    def _may_look_again(self) -> bool:
+        """Whether the newest verdict is an undecided one on the model in use, and the first on its challenger."""
+        decision = self.decision
+        # Looking again and again until chance promotes would be no test any more: one second look.
+        first = bool(decision.get("round", {}).get("iterations", 0))  # for a second one nothing is trained
+        if decision.get("verdict") != "undecided" or not first:
+            return False
+        same = decision.get("champion") == self._registry.current()
+        return same and decision.get("version") in self._registry.versions()
 
     def set_aside(self, version: str, reason: str) -> None:
         """Keep the champion; the decision stays as it is."""

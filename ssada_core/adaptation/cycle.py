@@ -75,7 +75,7 @@ class Facts:
         open: queries without an answer.
         labelled_train: labels that are trained on.
         labelled_audit: labels that only judge.
-        labels_since_round: labels accepted since the last round was started.
+        labels_since_round: labels accepted since the last round was started, without those of a second look.
         training: the worker of the newest round; ``idle`` where there was none or it was stopped. ``finished`` and
             ``failed`` may stay as they are until the next round starts.
         paused: by service, heat or latency.
@@ -85,7 +85,7 @@ class Facts:
         answer: what the human said to a challenger that waits.
         flagged: moments that a driver flagged and nobody was asked about yet.
         audit_wanted: audit frames that an undecided verdict needs and that were not asked for yet.
-        second_look: the undecided version whose frames are labelled now; empty if there is none.
+        second_look: the undecided version whose frames are answered now; empty if there is none.
         drifted: the road is one that the model was not made for, and that starts rounds.
         resting: the cool-down after an alarm of the watch.
         shadow: the shadow drive of the challenger; ``off`` where none is required.

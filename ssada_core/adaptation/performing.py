@@ -25,7 +25,7 @@ from ssada_core.adaptation.cycle import Answer, Cycle, CycleState, Facts
 from ssada_core.adaptation.expectations import Expectations
 from ssada_core.adaptation.flags import choose_flagged
 from ssada_core.adaptation.offers import Offer, fitting
-from ssada_core.adaptation.situation import gather
+from ssada_core.adaptation.situation import gather, new_labels
 from ssada_core.adaptation.tools import Tools
 from ssada_core.errors import SsadaError, StoreError, WorkerError
 from ssada_core.store.pool import Choice, FrameRecord
@@ -132,7 +132,8 @@ class Performer:
         elif isinstance(action, StartRound):
             self.adapt_requested = False
             labels, target = self._tools.pool.labels_accepted(), self._tools.follower.domain
-            if action.challenger:
+            if action.challenger:  # it trains on none, so that only what it asked for is used up by it
+                labels -= new_labels(self._tools.pool, self._tools.conductor)
                 target = str(self._tools.conductor.decision.get("target", ""))
             self._tools.conductor.start(action.reason, labels=labels, target=target, challenger=action.challenger)
         elif isinstance(action, StopRound):

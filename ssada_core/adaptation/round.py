@@ -43,7 +43,7 @@ class RoundSpec(Settings):
     challenger: str = Field(
         "", description="A version that was undecided: it is measured again on more frames; nothing is trained."
     )
-    labels: int = Field(0, ge=0, description="Labels accepted so far when the round was started; later ones are new.")
+    labels: int = Field(0, ge=0, description="Labels of the pool that the round uses up; later ones are new.")
     source_frames_judged: int = Field(96, ge=1, description="Source frames on which the gate looks for forgetting.")
     max_unlabelled: int = Field(400, ge=0, description="Unlabelled frames taken from the pool, newest first.")
     reference_frames: int = Field(64, ge=16, description="Frames of each road that describe it to the drift score.")

@@ -37,17 +37,18 @@ def gather(
     cycle = settings.cycle
     drifted = follower.drifted and settings.drift.start_rounds
     road = follower.domain or None
+    asked = pool.count(states=ASKED_STATES)
     labelled = pool.count(states=["labelled"])
     judging = pool.count(states=["labelled"], audit=True)
     most = max(cycle.min_frames, cycle.frames_between, cycle.batch)  # more than the cycle asks for costs time only
     return Facts(
         now_s=now_s,
         buffered_new=questions.count_new(at_most=most, domain=road if drifted else None),
-        asked=pool.count(states=ASKED_STATES),
+        asked=asked,
         open=pool.count(states=["queried"]),
         labelled_train=labelled - judging,
         labelled_audit=pool.count(states=["labelled"], audit=True, flagged=False, domain=road),
-        labels_since_round=max(0, pool.labels_accepted() - conductor.labels_used),
+        labels_since_round=new_labels(pool, conductor),
         training=conductor.training(),
         paused=paused,
         adapt_requested=adapt_requested,
@@ -56,12 +57,27 @@ def gather(
         answer=answer,
         flagged=len(pool.unasked_clips()),
         audit_wanted=_audit_wanted(questions, conductor),
-        second_look=_second_look(pool, conductor),
+        second_look=_second_look(pool, conductor, all_asked=asked >= cycle.budget),
         drifted=drifted,
         resting=resting,
         shadow=_shadow(settings, companions),
         shadow_words=companions.shadow_alarm.words if companions.shadow_alarm else "",
     )
+
+
+def new_labels(pool: FramePool, conductor: Conductor) -> int:
+    """Labels that a round could start for: not those that an undecided verdict asked for, which judge its challenger.
+
+    A round because of them would train on the same labels again, for another first look at much the same challenger.
+    Other labels start one while the verdict still waits: there is something to learn, and answers may never come.
+
+    Raises:
+        StoreError: if the pool cannot be read.
+    """
+    asks = set(conductor.asks())
+    judging = pool.frames(states=["labelled"], audit=True) if asks else []
+    waited_for = sum(record.query_id in asks for record in judging)
+    return max(0, pool.labels_accepted() - conductor.labels_used - waited_for)
 
 
 def _audit_wanted(questions: Questions, conductor: Conductor) -> int:
@@ -73,11 +89,11 @@ def _audit_wanted(questions: Questions, conductor: Conductor) -> int:
     return questions.count_audit(at_most=wanted, domain=target)
 
 
-def _second_look(pool: FramePool, conductor: Conductor) -> str:
-    if not conductor.decision.get("asks"):
+def _second_look(pool: FramePool, conductor: Conductor, *, all_asked: bool) -> str:
+    if not conductor.asks():
         return ""
     answered = pool.frames(states=ANSWERED, audit=True)
-    return conductor.second_look({str(record.query_id) for record in answered if record.query_id})
+    return conductor.second_look({str(record.query_id) for record in answered}, all_asked=all_asked)
 
 
 def _shadow(settings: AdaptationSettings, companions: Companions) -> ShadowState:

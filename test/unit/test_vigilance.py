@@ -436,7 +436,74 @@ def test_an_undecided_verdict_asks_for_the_frames_that_would_decide_and_looks_on
     assert status["phase"] == "training"
     spec = adapter._conductor.rounds.spec()
     assert (spec.challenger, spec.champion) == ("v0002", "v0001")
+    assert adapter._work.facts(vehicle.now_s).labels_since_round == 0, "what it asked for is used up by it"
+    adapter.pause(True)
+    vehicle.step()
+
+
+def waiting_verdict(vehicle, frames_needed=12, budget=48):
+    """An undecided verdict that has asked for as many frames as may be open at once."""
+    fill_pool(vehicle.root / "pool", frames=24, labelled=4, audit=2)
+    vehicle.settings = adaptation_settings(
+        vehicle.root, drift=DriftSettings(enabled=False), cycle=CycleSettings(budget=budget)
+    )
+    undecided_round(vehicle, frames_needed=frames_needed)
+    adapter = vehicle.start()
+    for _ in range(24):
+        vehicle.step()
+    assert all(record.audit for record in vehicle.heard.queries)
+    return adapter
+
+
+def answer(vehicle, records):
+    for record in records:
+        label = DRIVE.frame(record.stamp_ns // (6 * SECOND), "night")[1]
+        vehicle.adapter.pool.accept_label(str(record.query_id), label, "test")
+
+
+def ask_others(vehicle, count):
+    pool = vehicle.adapter.pool
+    return pool.query([Choice(record.id, 1.0, False, "") for record in pool.frames(states=["buffered"])[:count]])
+
+
+def test_the_answers_that_a_verdict_waits_for_start_no_round_and_its_second_look_comes(vehicle):
+    """The eighth of twelve answers started a training: much the same challenger again, with a first look of its own."""
+    adapter = waiting_verdict(vehicle)
+    asked = vehicle.heard.queries
+    assert len(asked) == 8
+    answer(vehicle, [*asked, *ask_others(vehicle, 1)])
+    for _ in range(3):
+        assert vehicle.step()["phase"] == "collecting"
+    assert len(asked) == 12
+    assert adapter._work.facts(vehicle.now_s).labels_since_round == 1
+    answer(vehicle, asked[8:])
+    assert vehicle.step()["phase"] == "training"
+    assert adapter._conductor.rounds.spec().challenger == "v0002"
     assert adapter._work.facts(vehicle.now_s).labels_since_round == 1, "a second look trains on no label"
+    adapter.pause(True)
+    vehicle.step()
+    vehicle.start()
+    assert vehicle.adapter._work.facts(vehicle.now_s).labels_since_round == 1
+
+
+def test_other_labels_start_a_round_while_a_verdict_waits(vehicle):
+    adapter = waiting_verdict(vehicle)
+    answer(vehicle, [*vehicle.heard.queries, *ask_others(vehicle, 8)])
+    assert vehicle.step()["phase"] == "training"
+    spec = adapter._conductor.rounds.spec()
+    assert (spec.challenger, spec.reason, spec.labels) == ("", "8 new labels", 22)
+    adapter.pause(True)
+    vehicle.step()
+
+
+def test_a_second_look_does_with_what_the_budget_allows(vehicle):
+    adapter = waiting_verdict(vehicle, budget=9)
+    assert len(vehicle.heard.queries) == 3
+    answer(vehicle, vehicle.heard.queries[:2])
+    assert vehicle.step()["phase"] == "collecting"
+    answer(vehicle, vehicle.heard.queries[2:])
+    assert vehicle.step()["phase"] == "training"
+    assert adapter._conductor.rounds.spec().challenger == "v0002"
     adapter.pause(True)
     vehicle.step()
 
