@@ -22,6 +22,7 @@ from ssada_core.adaptation.settings import AdaptationSettings
 from ssada_core.errors import StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import make_directory, read_json, write_json
+from ssada_core.store.pool import FramePool
 from ssada_core.store.pool_reader import PoolReader
 from ssada_core.store.registry import ModelRegistry
 
@@ -39,7 +40,7 @@ class Conductor:
         outcome: verdict of a judged round that was not carried out yet.
         decision: on the newest round, in figures and words; empty while it is under way, and before the first.
         failure: why the newest round failed, in one line; empty if it did not.
-        labels_used: labels that the newest round used up.
+        labels_used: labels of the pool that the newest round used up; see :meth:`count_from`.
     """
 
     def __init__(self, settings: AdaptationSettings, registry: ModelRegistry, log: Callable[[str], None]) -> None:
@@ -57,11 +58,22 @@ class Conductor:
         self.rounds = Rounds(
             self._root, restarts=settings.worker_restarts, hung_after_s=settings.worker_hung_after_s, log=log
         )
-        self.labels_used = self.rounds.labels()  # a decided round of another release is a record, and no obstacle
+        self.labels_used, self._pool_id = 0, ""
         self.outcome: Outcome = "none"
         self.decision = self.rounds.decision()
         self.failure = str(self.decision.get("words", "")) if self.decision.get("verdict") == FAILED else ""
         self._remembered = CycleState()
+
+    def count_from(self, pool: FramePool) -> None:
+        """Take the labels of this pool for new that the newest round did not use up: all of another pool's.
+
+        Of an older copy of the pool, or one that was purged, every further label is new.
+
+        Raises:
+            StoreError: if the pool cannot be read.
+        """
+        self._pool_id = pool.pool_id
+        self.labels_used = min(self.rounds.labels(pool.pool_id), pool.labels_accepted())
 
     # -- where an earlier run stopped --------------------------------------------------------------
 
@@ -143,6 +155,7 @@ class Conductor:
         champion = self._registry.current_or_fail()
         spec = RoundSpec(
             pool_dir=str(Path(settings.pool_dir).resolve()),
+            pool=self._pool_id,
             registry_dir=str(Path(settings.registry_dir).resolve()),
             champion=champion,
             first=self._registry.first() or champion,

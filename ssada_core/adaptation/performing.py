@@ -56,6 +56,7 @@ class Performer:
         self.paused = False
         self.adapt_requested = False
         self.answer: Answer = "none"
+        tools.conductor.count_from(tools.pool)
         tools.follower.use(version)
         self._watch_again()
         if cycle.state.phase == "shadowing":

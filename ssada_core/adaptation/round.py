@@ -34,6 +34,7 @@ class RoundSpec(Settings):
     """``round.yaml``: everything the worker needs to know, so that the same command resumes it anywhere."""
 
     pool_dir: str = Field(description="Frame pool with the labels.")
+    pool: str = Field("", description="Id of that pool; empty in a round that does not say so.")
     registry_dir: str = Field(description="Model registry that holds champion and first model.")
     champion: str = Field(description="Version in use; the round starts from its weights.")
     first: str = Field(description="Version the vehicle started with; the gate compares with it too.")

@@ -59,15 +59,17 @@ class Rounds:
         newest = self.run_dir
         return read_round(newest) if newest is not None else None
 
-    def labels(self) -> int:
-        """Labels that the newest round was started with, whichever release wrote it; 0 where nothing says so."""
+    def labels(self, pool_id: str) -> int:
+        """Labels of this pool that the newest round used up, whichever release wrote it; 0 where nothing says so."""
         newest = self.run_dir
         try:
             values = yaml.safe_load((newest / ROUND_FILE).read_bytes()) if newest is not None else None
         except (OSError, ValueError, yaml.YAMLError) as error:
             self._log(f"{newest}: {ROUND_FILE} cannot be read ({error}): all labels count as new")
             return 0
-        found = values.get("labels") if isinstance(values, dict) else None
+        if not isinstance(values, dict) or (values.get("pool") or pool_id) != pool_id:
+            return 0
+        found = values.get("labels")
         return found if isinstance(found, int) else 0
 
     def decision(self) -> dict[str, Any]:

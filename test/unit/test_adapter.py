@@ -35,6 +35,7 @@ from ssada_core.adaptation.round import (
 from ssada_core.errors import EngineError, ModelError, StoreError
 from ssada_core.store.files import read_json, write_json
 from ssada_core.store.manifest import WEIGHTS_FILE
+from ssada_core.store.pool import Choice
 
 
 class Heard:
@@ -177,11 +178,37 @@ def add_a_foreign_key(run_dir):
 
 
 def test_a_decided_round_of_another_release_is_no_obstacle(vehicle):
+    fill_pool(vehicle.root / "pool")
     vehicle.decided_round("refuse", "collecting")
     add_a_foreign_key(vehicle.root / "rounds" / "round-0001")
     adapter = vehicle.start()
     assert vehicle.step()["phase"] == "collecting"
     assert adapter._conductor.labels_used == 6
+
+
+def test_no_label_of_a_new_pool_was_used_up_by_the_round_before(vehicle):
+    """With as many labels used up as the budget allows, rounds of a new pool never started by themselves."""
+    vehicle.decided_round("refuse", "collecting")
+    run_dir = vehicle.root / "rounds" / "round-0001"
+    fill_pool(vehicle.root / "pool")
+    adapter = vehicle.start()
+    assert adapter._work.facts(0.0).labels_since_round == 0, "a round that names no pool was of this one"
+    write_round(run_dir, round_spec(vehicle.root, labels=6, pool=adapter.pool.pool_id))
+    assert vehicle.start()._work.facts(0.0).labels_since_round == 0
+    write_round(run_dir, round_spec(vehicle.root, labels=6, pool="another"))
+    adapter = vehicle.start()
+    assert adapter._work.facts(0.0).labels_since_round == 6
+    assert vehicle.step()["phase"] == "training"
+    assert adapter._conductor.rounds.spec().pool == adapter.pool.pool_id
+
+
+def test_further_labels_of_an_older_copy_of_the_pool_are_new(vehicle):
+    vehicle.decided_round("refuse", "collecting")
+    fill_pool(vehicle.root / "pool", labelled=2, audit=1)
+    pool = vehicle.start().pool
+    (asked,) = pool.query([Choice(pool.frames(states=["buffered"])[0].id, 1.0, False, "")])
+    pool.accept_label(str(asked.query_id), DRIVE.frame(9, "night")[1], "test")
+    assert vehicle.adapter._work.facts(0.0).labels_since_round == 1
 
 
 def test_an_unfinished_round_of_another_release_fails_alone(vehicle):
