@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ssada_core.data.compressed import encode_jpeg
 from ssada_core.data.privacy import Hider
-from ssada_core.store import pool_drafts, pool_files, pool_upkeep
-from ssada_core.store.files import write_atomic
+from ssada_core.store import pool_drafts, pool_files, pool_retention, pool_upkeep
+from ssada_core.store.files import DiskFullError, write_atomic
 from ssada_core.store.pool_filters import thumbnail
 from ssada_core.store.pool_reader import PoolReader
 from ssada_core.store.pool_records import PoolSettings
@@ -26,6 +26,7 @@ class PoolKeeper(PoolReader):
         super().__init__(root, database)
         self.settings = settings
         self._expired_at = time.monotonic()
+        self._clock_read = False
 
     def hide(self, frame_id: int, hider: Hider) -> int:
         """Hide what ``hider`` finds in a stored frame: for frames that came in before anything looked for it.
@@ -57,14 +58,23 @@ class PoolKeeper(PoolReader):
         Raises:
             StoreError: if the disk refuses.
         """
-        self._expired_at = time.monotonic()
-        expired, doubt = pool_upkeep.expired(self._database, self.settings.retention_days)
+        before, self._expired_at = self._expired_at, time.monotonic()
+        ran_ns = round((self._expired_at - before) * 1e9) if self._clock_read else None
+        self._clock_read = True
+        if self.settings.retention_days <= 0:
+            return 0
+        try:
+            with self._database.transaction(durable=False):
+                expired, doubt = pool_retention.expired(self._database, self.settings.retention_days, ran_ns)
+        except DiskFullError as error:
+            _log.warning("frame pool %s: what is older than retention_days stays: %s", self.root, error)
+            return 0
         if doubt:
             _log.warning("frame pool %s: %s", self.root, doubt)
-        elif expired:
-            _log.warning("frame pool %s: %d frames are older than retention_days and purged", self.root, len(expired))
-            return self.purge(expired)
-        return 0
+        if not expired:
+            return 0
+        _log.warning("frame pool %s: %d frames are older than retention_days and purged", self.root, len(expired))
+        return self.purge(expired)
 
     def purge(self, frame_ids: Sequence[int]) -> int:
         """Delete frames with everything that belongs to them, labels and drafts too. The one way to lose a label.

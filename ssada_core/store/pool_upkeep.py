@@ -13,11 +13,8 @@ from ssada_core.store.files import disk_usage, sha256_file
 from ssada_core.store.pool_files import IMAGES, check_owner, delete_files, files, known_files, leftovers
 from ssada_core.store.pool_labels import LabelStore
 from ssada_core.store.pool_records import PoolSettings
+from ssada_core.store.pool_retention import CLOCK_SET_NS, DAY_NS
 from ssada_core.store.pool_schema import Database
-
-_DAY_NS = 86_400 * 10**9
-_CLOCK_SET_NS = 1_577_836_800 * 10**9
-"""2020-01-01: a wall clock before this was never set (boards without a battery start in 1970)."""
 
 
 class NoRoomError(StoreError):
@@ -150,21 +147,8 @@ def _missing_room(database: Database, root: Path, settings: PoolSettings, needed
 def _aged(database: Database, days: float) -> list[sqlite3.Row]:
     return database.rows(
         "SELECT id, bytes FROM frames WHERE state='buffered' AND clip IS NULL AND stored_at BETWEEN ? AND ? LIMIT 500",
-        (_CLOCK_SET_NS, time.time_ns() - int(days * _DAY_NS)),
+        (CLOCK_SET_NS, time.time_ns() - int(days * DAY_NS)),
     )
-
-
-def expired(database: Database, days: float) -> tuple[list[int], str]:
-    """Frames older than ``days`` (0: none are), or why they are not believed to be."""
-    if days <= 0:
-        return [], ""
-    limit = time.time_ns() - int(days * _DAY_NS)
-    old = database.rows("SELECT id FROM frames WHERE stored_at BETWEEN ? AND ?", (_CLOCK_SET_NS, limit))
-    newest = database.row("SELECT MAX(stored_at) AS at FROM frames")
-    if old and newest is not None and newest["at"] <= limit:
-        # A wall clock that jumped ahead must not cost every label there is.
-        return [], "all frames are older than retention_days: if the clock is right, run 'ssada pool purge'"
-    return [row["id"] for row in old], ""
 
 
 def _oldest(database: Database) -> Iterator[sqlite3.Row]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,6 +301,18 @@ def test_a_really_full_disk(small_disk: Path) -> None:
         assert not list(small_disk.rglob("*.tmp"))
     with open_pool(small_disk / "pool") as pool:
         assert pool.verify() == []
+
+
+def test_a_full_disk_does_not_end_the_hourly_look_for_what_is_too_old(small_disk: Path) -> None:
+    with open_pool(small_disk / "pool", retention_days=30.0) as pool:
+        fill(pool, 2)
+        with (small_disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        for _ in range(50):  # each adds to the log, for which there is no room
+            assert pool.expire() == 0
+        (small_disk / "ballast").unlink()
+        assert pool.expire() == 0
 
 
 @pytest.mark.parametrize("small_disk", ["16m"], indirect=True)
