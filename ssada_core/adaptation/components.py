@@ -28,6 +28,7 @@ Vectors = NDArray[np.float64]
 
 MIN_FRAMES = 16
 """Fewest frames that make a component."""
+_BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)  # the last: flags of a zip that flipped
 _KEPT_VARIANCE = 0.9
 _FOLDS = 4
 
@@ -146,7 +147,7 @@ class Reference:
             with np.load(path, allow_pickle=False) as arrays:
                 names = json.loads(str(arrays["names"]))
                 return cls({name: _read(arrays, number) for number, name in enumerate(names)})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*_BROKEN, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path}: no description of a model's roads ({error}): delete it") from error
 
 

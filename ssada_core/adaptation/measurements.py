@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from ssada_core.evaluation.evaluate import Evaluation
 from ssada_core.evaluation.metrics import Matrix
 from ssada_core.store.files import write_atomic
 
+_BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)  # the last: flags of a zip that flipped
 _MODELS = ("champion", "challenger", "first")
 _ARRAYS = ("audit", "source", "histogram", "latencies_s", "cases")
 
@@ -166,7 +168,7 @@ class Measurements:
                     case_ids=tuple(meta.get("cases", ())),
                     **models,
                 )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except (*_BROKEN, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkerError(f"{path}: not a readable measurements file ({error}): run the round again") from error
 
 

@@ -96,7 +96,7 @@ def read_round(run_dir: Path) -> RoundSpec:
     path = run_dir / ROUND_FILE
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise WorkerError(f"{path}: cannot be read ({error}): give a folder with a {ROUND_FILE}") from error
     try:
         return parse_settings(RoundSpec, values if isinstance(values, dict) else {}, source=str(path))

@@ -24,7 +24,7 @@ from ssada_core.adaptation.round import (
     write_round,
 )
 from ssada_core.adaptation.worker_process import HUNG_AFTER_S, Progress, State, WorkerProcess
-from ssada_core.errors import WorkerError
+from ssada_core.errors import StoreError, WorkerError
 from ssada_core.labels import LabelSpace
 from ssada_core.store.files import TEMPORARY_SUFFIX, read_json, write_json
 
@@ -76,10 +76,13 @@ class Rounds:
         """What was decided on the newest round; empty while it is unfinished, and before the first.
 
         Raises:
-            StoreError: if it cannot be read.
+            StoreError: if it cannot be read, or is something else.
         """
         path = self.run_dir / DECISION_FILE if self.run_dir is not None else None
-        return dict(read_json(path)) if path is not None and path.exists() else {}
+        values = read_json(path) if path is not None and path.exists() else {}
+        if not isinstance(values, dict):
+            raise StoreError(f"{path} is no decision: delete it, and the round is judged again")
+        return values
 
     def unfinished(self) -> Path | None:
         """A round that was started and never decided: the node or the machine went down in between."""

@@ -418,6 +418,30 @@ def test_an_unreadable_result_is_a_failed_round(vehicle):
     assert vehicle.step()["phase"] == "collecting"
 
 
+def test_a_damaged_file_of_an_unfinished_round_ends_the_round_alone(vehicle):
+    """Bytes that flipped in a compressed array ended the adaptation at every start."""
+    run_dir = vehicle.finished_round()
+    path = run_dir / MEASUREMENTS_FILE
+    whole = bytearray(path.read_bytes())
+    middle = whole.index(b"champion.source.npy") - 200  # in the deflated matrices before it
+    whole[middle : middle + 20] = bytes(byte ^ 0xFF for byte in whole[middle : middle + 20])
+    path.write_bytes(whole)
+    vehicle.start()
+    wait_until(lambda: vehicle.step()["failure"], "the failure", pause=0.05)
+    assert "not a readable measurements file" in vehicle.adapter.status()["failure"]
+    assert (vehicle.step()["phase"], read_json(run_dir / DECISION_FILE)["verdict"]) == ("collecting", "failed")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x80", b"reason: 2026-99-99"])
+def test_a_round_whose_own_file_is_damaged_fails_alone(vehicle, content):
+    run_dir = vehicle.finished_round()
+    (run_dir / ROUND_FILE).write_bytes(content)
+    vehicle.start()
+    status = vehicle.step()
+    assert "round.yaml: cannot be read" in status["failure"]
+    assert (status["phase"], read_json(run_dir / DECISION_FILE)["verdict"]) == ("collecting", "failed")
+
+
 def test_a_damaged_challenger_is_not_promoted(vehicle):
     vehicle.decided_round("promote", "judging")
     (vehicle.root / "registry" / "v0002" / WEIGHTS_FILE).write_bytes(b"something else")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def test_a_reference_survives_the_disk(tmp_path: Path):
     for name, component in reference.components.items():
         np.testing.assert_array_equal(component.score(frames), loaded.components[name].score(frames))
         assert loaded.components[name].scores == component.scores
+    whole = (tmp_path / "reference.npz").read_bytes()
+    for at in range(len(whole)):
+        (tmp_path / "flipped.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with contextlib.suppress(ModelError):
+            Reference.load(tmp_path / "flipped.npz")
     (tmp_path / "reference.npz").write_bytes(b"half of")
     with pytest.raises(ModelError, match="delete it"):
         Reference.load(tmp_path / "reference.npz")

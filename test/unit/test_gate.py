@@ -402,6 +402,20 @@ def test_measurements_survive_the_disk(tmp_path):
         Measurements.load(tmp_path / "missing.npz")
 
 
+def test_no_flipped_byte_of_measurements_is_more_than_an_unreadable_file(tmp_path):
+    path = tmp_path / "measurements.npz"
+    measure(frames=3).save(path)
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            Measurements.load(path)
+        except WorkerError:
+            refused += 1
+    assert refused > len(whole) // 3
+
+
 def test_measurements_that_do_not_fit_each_other_are_refused():
     measured = measure(frames=4)
     with pytest.raises(WorkerError, match="3 domains for 4 audit frames"):

@@ -51,6 +51,13 @@ def test_rounds_are_ordered_by_number_and_unfinished_until_decided(tmp_path, rou
     assert not (root / "round-9999" / DECISION_FILE).exists()
 
 
+def test_a_decision_that_is_none_is_said_so_with_what_to_do(tmp_path, rounds):
+    write_round(tmp_path / "rounds" / "round-0001", round_spec(tmp_path))
+    write_json(tmp_path / "rounds" / "round-0001" / DECISION_FILE, [3])
+    with pytest.raises(StoreError, match=r"decision\.json is no decision: delete it"):
+        rounds.decision()
+
+
 def test_a_decided_round_leaves_no_checkpoint_and_one_under_way_keeps_it(tmp_path, rounds):
     assert CHECKPOINT_FILE == checkpoint.CHECKPOINT_FILE
     old, new = (tmp_path / "rounds" / name for name in ("round-0001", "round-0002"))
