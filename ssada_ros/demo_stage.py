@@ -81,7 +81,11 @@ def prepare(options: DemoOptions, settings: DemoSettings, evaluation: str, log: 
     simulated_check = simulated(drive.source_domain, options.seed + SOURCE_EVAL_SEED, drive.source_eval_frames)
     source_data = settings.source_data or simulated_source
     stage = Stage(
-        out=run_folder(options.out, kind="demo", inputs=[model_dir, options.camera, source_data, evaluation]),
+        out=run_folder(
+            options.out,
+            kind="demo",
+            inputs=[model_dir, options.camera, source_data, evaluation, options.config or ""],
+        ),
         settings=settings,
         options=options,
         label_space=manifest.labels(),

@@ -100,6 +100,7 @@ def command(
         source_data=source_data,
         mask_bag=mask_bag,
         video=video,
+        config=config,
     )
     with progress_bar("replaying") as tell:
         report = run_replay(options, settings, log=say, on_frame=tell, ros=ros)

@@ -49,6 +49,7 @@ class ReplayOptions:
         reliability: with which its node subscribes.
         mask_bag: also write a bag with the masks.
         video: also write a video of the overlays.
+        config: the configuration that was read, if not the shipped one.
     """
 
     bag: Path
@@ -62,6 +63,7 @@ class ReplayOptions:
     reliability: Literal["best_effort", "reliable"] = "reliable"
     mask_bag: bool = False
     video: bool = False
+    config: Path | None = None
 
 
 def run_replay(
@@ -115,8 +117,8 @@ def run_replay(
 
 def _inputs(options: ReplayOptions, settings: ReplaySettings, models: Sequence[ReplayModel]) -> list[str]:
     """What a replay reads, and must not empty to make room for what it writes."""
-    read = [options.bag, *(model.folder for model in models), settings.truth.folder]
-    return [*map(str, read), options.source_data, options.evaluation]
+    read = [options.bag, *(model.folder for model in models), settings.truth.folder, options.config or ""]
+    return [*map(str, read), options.source_data, options.evaluation, settings.answers]
 
 
 def _report(

@@ -13,6 +13,7 @@ from ros_fixtures import make_registry
 
 from ssada_core.data.source_pack import PackSamples
 from ssada_core.errors import ConfigError, ModelError
+from ssada_core.resources import resource
 from ssada_core.store.registry import ModelRegistry
 from ssada_ros.demo_options import DemoOptions
 from ssada_ros.demo_settings import DemoSettings, find_evaluation, load_demo_settings
@@ -94,3 +95,14 @@ def test_mistakes_show_before_anything_starts(registry: Path, tmp_path: Path) ->
     cv2.imwrite(str(images / "0.png"), np.zeros((64, 96, 3), np.uint8))
     with pytest.raises(ConfigError, match="no ground truth for the oracle"):
         staged(registry, tmp_path / "b", camera=f"images:{images}", evaluation="sim:night:1:0-10:5")
+
+
+def test_a_configuration_is_not_emptied_with_the_folder_that_it_lies_in(registry: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / ".ssada-demo").touch()
+    config = out / "my.yaml"
+    config.write_text(resource("config/demo.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"would be emptied, and holds .*my\.yaml"):
+        staged(registry, out, config=config)
+    assert config.exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import bag_fixtures as bags
+import cli_fixtures
 import numpy as np
 import pytest
 from bag_fixtures import FIRST_NS, SECOND, STORAGES, compressed_bag, foreign_bag, frames, split_bag, whole_bag
@@ -337,14 +338,25 @@ def test_a_replay_never_empties_the_folder_of_what_it_reads(tmp_path: Path, one_
     labels = out / "labels"
     labels.mkdir()
     (labels / "0.png").write_bytes(encode_png(bags.truth(0)))
-    for bag, model, folder in (
-        (out / "masks", one_model[0], ""),
-        (tmp_path / "bag", f"{registry}@v0001", ""),
-        (tmp_path / "bag", one_model[0], str(labels)),
+    none: dict[str, object] = {"truth": {"source": "none"}}
+    for bag, model, given in (
+        (out / "masks", one_model[0], none),
+        (tmp_path / "bag", f"{registry}@v0001", none),
+        (tmp_path / "bag", one_model[0], {"truth": {"folder": str(labels), "source": "folder"}}),
+        (tmp_path / "bag", one_model[0], {**none, "answers": str(labels)}),
     ):
         with pytest.raises(ConfigError, match="would be emptied"):
-            replay(bag, out, [model], settings(truth={"folder": folder, "source": "folder" if folder else "none"}))
+            replay(bag, out, [model], settings(**given))
+    config = out / "my.yaml"
+    config.write_text("seed: 1")
+    done = cli_fixtures.ssada_here(
+        "replay", tmp_path / "bag", "--model", one_model[0], "--out", out, "--config", config
+    )
+    assert done.status == 2
+    assert f"would be emptied, and holds {config}" in done.err
     assert (registry / "v0001" / "manifest.json").exists()
+    assert config.exists()
+    assert (labels / "0.png").exists()
 
 
 def test_labels_of_which_none_fits_are_named(tmp_path: Path, one_model: list[str]):
