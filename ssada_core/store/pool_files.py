@@ -24,6 +24,7 @@ _NAMES = {
     LABELS: re.compile(r"([0-9a-f]{6})-(\d{6,})\.v\d+\.png"),
 }
 """Whatever a pool writes into its folders: the pool's id, where the name has it, and the frame's number."""
+_QUERY = re.compile(r"([0-9a-f]{6})-(\d{6,})")
 _UNFINISHED = re.compile(rf"\.(.+)(?:\.[0-9a-f]{{8}}\.tmp|{re.escape(MARK_SUFFIX)})")
 _NEWER = "newer:"
 """Begins the keys, in the table ``meta``, of spans of numbers that were given after this copy of the database."""
@@ -141,8 +142,25 @@ def _newer_numbers(database: Database, finished: Sequence[PoolFile]) -> list[ran
         database.execute("INSERT INTO meta VALUES (?, ?)", (f"{_NEWER}{given + 1}", str(last)))
         database.execute("DELETE FROM sqlite_sequence WHERE name='frames'")
         database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('frames', ?)", (last,))
+    return _spans(database)
+
+
+def _spans(database: Database) -> list[range]:
     spans = database.rows("SELECT key, value FROM meta WHERE key LIKE ?", (f"{_NEWER}%",))
     return [range(int(row["key"].removeprefix(_NEWER)), int(row["value"]) + 1) for row in spans]
+
+
+def ended(database: Database, query_ids: Iterable[str]) -> list[str]:
+    """Those of the queries that were this pool's, and whose frames were purged or rejected."""
+    found = [(query_id, _QUERY.fullmatch(query_id)) for query_id in query_ids]
+    own, newer = pool_id(database), _spans(database)
+    numbers = {query_id: int(match[2]) for query_id, match in found if match and match[1] == own}
+    kept = {row["id"] for row in _kept(database)} if numbers else set()
+    return [
+        query_id
+        for query_id, number in numbers.items()
+        if number not in kept and not any(number in span for span in newer)
+    ]
 
 
 def known_files(database: Database) -> set[str]:
@@ -179,12 +197,16 @@ def delete_files(root: Path, files: Iterable[str]) -> None:
     """Delete files of the pool; those already gone are fine.
 
     Raises:
-        StoreError: if one cannot be deleted.
+        StoreError: if some cannot be deleted, the first of them; the others are.
     """
-    path = root
+    failed = [error for file in files if (error := _delete(root / file)) is not None]
+    if failed:
+        raise failed[0]
+
+
+def _delete(path: Path) -> StoreError | None:
     try:
-        for file in files:
-            path = root / file
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        raise store_error("delete", path, error) from error
+        return store_error("delete", path, error)
+    return None

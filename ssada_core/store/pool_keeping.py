@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ssada_core.data.compressed import encode_jpeg
@@ -93,7 +94,8 @@ class PoolKeeper(PoolReader):
         return removed
 
     def _delete(self, files: Sequence[str], queries: Sequence[str] = ()) -> None:
-        """End what may show what a picture showed, once the transaction stands."""
-        pool_files.delete_files(self.root, files)
-        pool_drafts.forget(self.root, queries)
-        self._database.empty_log()
+        """End what may show what a picture showed, once the transaction stands: all of it, whatever of it fails."""
+        with ExitStack() as steps:
+            steps.callback(self._database.empty_log)
+            steps.callback(pool_drafts.forget, self.root, queries)
+            steps.callback(pool_files.delete_files, self.root, files)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from ssada_core.errors import StoreError
+from ssada_core.store import pool_drafts
 from ssada_core.store.files import disk_usage, sha256_file
-from ssada_core.store.pool_files import IMAGES, check_owner, delete_files, files, known_files, leftovers
+from ssada_core.store.pool_files import IMAGES, check_owner, delete_files, ended, files, known_files, leftovers
 from ssada_core.store.pool_labels import LabelStore
 from ssada_core.store.pool_records import PoolSettings
 from ssada_core.store.pool_retention import CLOCK_SET_NS, DAY_NS
@@ -30,7 +31,7 @@ def clean(database: Database, root: Path) -> list[str]:
 
     Deletes files of the pool that were never finished or entered, or outlived their frame. Frames whose image has gone
     are rejected until it is back; labels whose file has gone or changed are held until it is as it was, or a human has
-    looked again.
+    looked again. Drafts go with the frames that were purged or rejected.
 
     Raises:
         StoreError: if the pool cannot be read or written, no image of it is there at all, or it is another's database.
@@ -48,7 +49,18 @@ def clean(database: Database, root: Path) -> list[str]:
             f"{len(labels)} labels are newer than pool.sqlite, which is a copy: they stay as files ({labels[0]}, …), "
             "'ssada pool verify' names them"
         )
+    changed += _forget_drafts(database, root)
     return [f"deleted {file}, which was never entered" for file in orphans] + changed
+
+
+def _forget_drafts(database: Database, root: Path) -> list[str]:
+    """Of queries whose frames went in a purge that was killed; what keeps it from that is told, and nobody stopped."""
+    try:
+        gone = ended(database, pool_drafts.queries(root))
+        pool_drafts.forget(root, gone)
+    except StoreError as error:
+        return [str(error)]
+    return [f"deleted the drafts of query {query_id}, whose frame was purged or rejected" for query_id in gone]
 
 
 def _check_there(database: Database, root: Path, present: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -18,7 +19,7 @@ from ssada_core.annotation.desk import Desk, Who
 from ssada_core.annotation.folder import FolderExchange
 from ssada_core.data.encodings import decode_compressed, encode_jpeg
 from ssada_core.data.privacy import Hider, PrivacySettings
-from ssada_core.errors import ConfigError, PrivacyError
+from ssada_core.errors import ConfigError, PrivacyError, StoreError
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import DiskFullError
 from ssada_core.store.pool import Choice, FramePool
@@ -405,3 +406,70 @@ def test_a_rejected_query_leaves_no_label_and_an_expired_one_no_draft(tmp_path: 
         assert len(files - set((tmp_path / "labels").iterdir())) == 1
         assert pool.label_history(held) == []
         assert pool.verify() == []
+
+
+def drafted(root: Path, *query_ids: str) -> None:
+    with closing(Desk(root, 45.0)) as desk:
+        for query_id in query_ids:
+            desk.save(query_id, Who("tab", "person", "Ada"), f"a draft of {query_id}".encode())
+
+
+def drafts(root: Path) -> set[str]:
+    with closing(Desk(root, 45.0)) as desk:
+        return set(desk.drafts("person"))
+
+
+PURGED_AND_KILLED = """
+import os, signal, sys
+from ssada_core.labels import CAMVID
+from ssada_core.store.pool import FramePool, PoolSettings
+from ssada_core.store.pool_keeping import PoolKeeper
+
+PoolKeeper._delete = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+pool = FramePool(sys.argv[1], PoolSettings(keep_free_share=0.0), label_space=CAMVID)
+pool.purge([1]) if sys.argv[2] == "purge" else pool.reject(sys.argv[3], "a face")
+"""
+
+
+@pytest.mark.parametrize("way", ["purge", "reject"])
+def test_a_process_that_was_killed_in_a_purge_leaves_no_draft_behind(tmp_path: Path, way: str) -> None:
+    with FramePool(tmp_path, POOL, label_space=CAMVID) as pool:
+        frames = [pool.add(frame(index), camera="front", stamp_ns=index * 10**9).record for index in range(3)]
+        asked = pool.query([Choice(record.id, 0.0, False, "") for record in frames if record is not None])
+        first, second, third = (str(record.query_id) for record in asked)
+    drafted(tmp_path, first, second, third, "abc123-000001")
+    done = subprocess.run([sys.executable, "-c", PURGED_AND_KILLED, str(tmp_path), way, first], check=False)
+    assert done.returncode == -9
+    (tmp_path / "images/000/000003.jpg").rename(tmp_path / "away.jpg")
+    assert first in drafts(tmp_path)
+    with FramePool(tmp_path, POOL, label_space=CAMVID) as pool:
+        assert pool.by_query(third).state == "rejected", "until its image is back"
+    assert drafts(tmp_path) == {second, third, "abc123-000001"}, "of no other pool, and none that may be wanted"
+    left = b"".join(path.read_bytes() for path in tmp_path.glob("annotate.sqlite*"))
+    assert f"a draft of {second}".encode() in left
+    assert f"a draft of {first}".encode() not in left
+
+
+def test_a_file_that_cannot_be_deleted_keeps_nothing_else(tmp_path: Path) -> None:
+    first, second = filled(tmp_path)
+    drafted(tmp_path, first, second)
+    image = tmp_path / "images/000/000001.jpg"
+    image.unlink()
+    with FramePool(tmp_path, POOL, label_space=CAMVID, tidy=False) as pool:
+        image.mkdir()
+        thumbnails = [bytes(row[0]) for row in pool._database.rows("SELECT thumbnail FROM frames")]
+        with pytest.raises(StoreError, match=r"cannot delete .*000001\.jpg"):
+            pool.purge([1, 2])
+        assert list((tmp_path / "labels").iterdir()) == []
+        assert not (tmp_path / "images/000/000002.jpg").exists()
+        assert drafts(tmp_path) == set()
+        left = b"".join(path.read_bytes() for path in tmp_path.glob("pool.sqlite*"))
+        assert not any(thumbnail in left for thumbnail in thumbnails[:2])
+
+
+def test_drafts_that_cannot_be_read_keep_no_pool_from_opening(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled(tmp_path)
+    (tmp_path / "annotate.sqlite").write_bytes(b"no database at all" * 100)
+    with FramePool(tmp_path, POOL, label_space=CAMVID) as pool:
+        assert len(pool.frames()) == 4
+    assert "annotate.sqlite: file is not a database" in caplog.text
