@@ -213,6 +213,17 @@ def test_labels_may_accept_what_agreement_would_not(model: Path) -> None:
 
 
 @needs_nncf
+def test_labels_that_are_all_void_accept_nothing(model: Path) -> None:
+    void = [np.full(SIZE, 255, np.uint8)] * len(FRAMES)  # as Cityscapes ships its test set's
+    report = deploy(
+        model, targets=[INT8_TARGET], frames=FRAMES, labels=void, quantisation=QuantisationSettings(min_equal=1.0)
+    )
+    assert report.targets == ()
+    assert report.refused[0].reason.endswith("; needed are 100.0 %")
+    assert not (model / "deploy" / INT8_TARGET).exists()
+
+
+@needs_nncf
 def test_without_frames_it_is_not_built(tmp_path: Path, model: Path) -> None:
     bare = write_model(tmp_path / "bare", SETTINGS)
     report = deploy(bare, targets=["onnx-fp32", INT8_TARGET])
