@@ -11,6 +11,7 @@ from torch import Tensor
 from ssada_core.errors import DataError
 from ssada_core.learning.batches import Batch, LabelledCrops, UnlabelledCrops
 from ssada_core.learning.loaders import BatchMaker, TrainingData
+from ssada_core.learning.precision import autocast
 from ssada_core.learning.settings import TrainingSettings
 from ssada_core.learning.step import normalise, ssada_step
 from ssada_core.networks.base import NetworkOutput
@@ -211,6 +212,21 @@ def test_pseudo_labels_pass_no_gradient_but_strong_and_perturbed_views_do():
     assert network.head.weight.grad.abs().sum() > 0
     assert network.auxiliary.weight.grad is None or not network.auxiliary.weight.grad.any()
     assert network.training
+
+
+def test_in_bf16_no_cast_of_the_pass_ahead_serves_the_pass_that_learns():
+    """Casts made without a gradient and kept took every convolution's gradient (PyTorch before 2.11)."""
+    network = tiny()
+    kept: list[bool] = []
+    seen = network.backbone.register_forward_hook(lambda *_: kept.append(torch.is_autocast_cache_enabled()))
+    batch = Batch(source=labelled(50), labelled=labelled(60), unlabelled=unlabelled(70, 80, 90, other=40))
+    with autocast("bf16", torch.device("cpu")):
+        ssada_step(network, batch, SETTINGS).loss.backward()
+    seen.remove()
+    assert kept == [False, False]  # ahead, and to learn
+    weights = [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert weights
+    assert all(weight.grad is not None for weight in weights)
 
 
 def test_frozen_batch_norm_stays_as_it_was():
