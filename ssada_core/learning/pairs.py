@@ -76,7 +76,8 @@ def warp(logits: Tensor, matrix: Tensor) -> Tensor:
     x = torch.arange(width, device=logits.device, dtype=torch.float32)
     y = torch.arange(height, device=logits.device, dtype=torch.float32)
     rows, columns = torch.meshgrid(y, x, indexing="ij")
-    places = torch.stack((columns, rows, torch.ones_like(rows)), dim=-1) @ matrix.transpose(1, 2)[:, None]
     last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=logits.device, dtype=torch.float32)
+    with torch.autocast(logits.device.type, enabled=False):  # which would round the places to 8 bits
+        places = torch.stack((columns, rows, torch.ones_like(rows)), dim=-1) @ matrix.transpose(1, 2)[:, None]
     grid = places * (2.0 / last) - 1.0
     return F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)

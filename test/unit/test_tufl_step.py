@@ -19,6 +19,7 @@ from ssada_core.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from ssada_core.learning.loaders import BatchMaker, TrainingData
 from ssada_core.learning.offline import DataSettings, OfflineSettings, train
 from ssada_core.learning.pairs import affine_matrix, augmented_view, sample_affine, warp
+from ssada_core.learning.precision import autocast
 from ssada_core.learning.progress import PROGRESS_FILE, read_progress
 from ssada_core.learning.settings import MixingSettings, StyleSettings, TrainingSettings, TuflSettings
 from ssada_core.learning.trainer import Trainer
@@ -71,6 +72,15 @@ def test_predictions_are_warped_as_the_images_are(seed: int):
     _, valid = augmented_view(rng, np.zeros((40, 56, 3), np.uint8), np.ones((40, 56), bool), matrix)
     assert valid.mean() > 0.5
     np.testing.assert_allclose(ours[valid], expected[valid], atol=0.02)  # OpenCV's places are 32nds of a pixel
+
+
+def test_predictions_go_to_the_same_places_in_bf16():
+    ramp = torch.arange(512.0).expand(1, 1, 64, 512)
+    matrix = torch.from_numpy(affine_matrix((64, 512), 10.0, 1.0, 0.0))[None]
+    expected = warp(ramp, matrix)
+    with autocast("bf16", torch.device("cpu")):
+        torch.testing.assert_close(warp(ramp, matrix), expected, rtol=0.0, atol=1e-3)
+    assert expected.max() > 256  # rounded to bfloat16's 8 bits, such places are off by a pixel
 
 
 def test_padding_is_never_valid():
