@@ -123,7 +123,7 @@ class Database:
         self.root = path.parent
         self._lock = threading.RLock()
         self._closed = False
-        self._marks: list[Path] = []
+        self._marks: dict[Path, Path | None] = {}
         with self._errors():
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
@@ -176,10 +176,12 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+            except BaseException:
+                self._unmark(withdraw=True)
+                raise
+            else:
                 self._connection.execute("COMMIT")
-                for mark in self._marks:
-                    with contextlib.suppress(OSError):  # it stands, whatever lies beside it
-                        mark.unlink(missing_ok=True)
+                self._unmark(withdraw=False)
             finally:
                 self._marks.clear()
                 if self._connection.in_transaction:  # SQLite has already rolled back after some errors
@@ -192,11 +194,19 @@ class Database:
             StoreError: if the disk refuses.
         """
         mark = path.with_name(f".{path.name}{MARK_SUFFIX}")
+        unpromised = mark.exists() or not path.exists()
         try:
             mark.touch()  # it is synced with the folder, when the file is
         except OSError as error:
             raise store_error("write", mark, error) from error
-        self._marks.append(mark)
+        self._marks[mark] = path if unpromised else None
+
+    def _unmark(self, *, withdraw: bool) -> None:
+        with contextlib.suppress(OSError):  # a file that cannot be deleted keeps its mark
+            for mark, new in self._marks.items():
+                if withdraw and new is not None:
+                    new.unlink(missing_ok=True)
+                mark.unlink(missing_ok=True)
 
     def empty_log(self) -> None:
         """Write the log's pages into the file and empty it: what was deleted is gone from both.

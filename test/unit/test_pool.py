@@ -299,6 +299,7 @@ def test_a_really_full_disk(small_disk: Path) -> None:
         assert set(reasons) <= {"stored", "disk"}
         (small_disk / "ballast").unlink()
         assert not list(small_disk.rglob("*.tmp"))
+        assert not list(small_disk.rglob("*.entering"))
     with open_pool(small_disk / "pool") as pool:
         assert pool.verify() == []
 

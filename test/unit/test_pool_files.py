@@ -230,6 +230,7 @@ def test_a_disk_that_refuses_in_between_leaves_a_label_that_can_be_sent_again(
             patch.setattr(pool._database, "execute", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
             with pytest.raises(StoreError):
                 answer(pool, query_id)
+        assert list((tmp_path / "labels").iterdir()) == [], "nothing was promised"
         label = answer(pool, query_id)
         assert [path.name for path in (tmp_path / "labels").iterdir()] == [label.name]
         assert pool.verify() == []
