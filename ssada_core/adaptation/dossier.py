@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssada_core.adaptation.round import DATA_FILE, RESULT_FILE
-from ssada_core.errors import ModelError, SsadaError
+from ssada_core.adaptation.round import DATA_FILE, RESULT_FILE, read_round
+from ssada_core.errors import ModelError, SsadaError, StoreError
 from ssada_core.store.files import read_json, write_atomic
 from ssada_core.store.manifest import ModelManifest
 from ssada_core.store.pool import DATABASE_FILE
@@ -103,17 +103,33 @@ def _short(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _labels(manifest: ModelManifest) -> tuple[list[LabelEntry], list[str]]:
     """The labels of the version's round, from its folder and its pool, where those are still there."""
-    command, pool_dir = str(manifest.training.get("command", "")), str(manifest.data.get("pool", ""))
-    run_dir = Path(command.rpartition(" ")[2]) if "adaptation.worker" in command else None
-    if run_dir is None:
+    command, pool_dir = str(manifest.training.get("command", "")), Path(str(manifest.data.get("pool", "")))
+    _, worker, folder = command.partition("adaptation.worker ")
+    if not worker:
         return [], ["it was not trained by a round of the adaptation: its labels are not listed"]
     try:
-        chosen = read_json(run_dir / DATA_FILE)
-        read_json(run_dir / RESULT_FILE)
-        with closing(Database(Path(pool_dir) / DATABASE_FILE)) as database:
-            return _entries(PoolReader(Path(pool_dir), database), chosen)
+        chosen = read_json(Path(folder) / DATA_FILE)
+        read_json(Path(folder) / RESULT_FILE)
+        with closing(_open_pool(pool_dir, read_round(Path(folder)).pool)) as database:
+            return _entries(PoolReader(pool_dir, database), chosen)
     except SsadaError as error:
         return [], [f"its labels are not listed: {error}"]
+
+
+def _open_pool(pool_dir: Path, pool: str) -> Database:
+    """The round's own pool: every pool numbers its frames from 1, so another one's would pass for them.
+
+    Raises:
+        StoreError: if it has gone, or is another one now.
+    """
+    if not (pool_dir / DATABASE_FILE).exists():
+        raise StoreError(f"the pool at {pool_dir} has gone")
+    database = Database(pool_dir / DATABASE_FILE)
+    found = [row["value"] for row in database.rows("SELECT value FROM meta WHERE key='pool_id'")]
+    if pool and found != [pool]:  # a round of an earlier release does not say which it was
+        database.close()
+        raise StoreError(f"the pool at {pool_dir} is another one now")
+    return database
 
 
 def _entries(pool: PoolReader, chosen: dict[str, list[int]]) -> tuple[list[LabelEntry], list[str]]:

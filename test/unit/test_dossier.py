@@ -17,6 +17,7 @@ from ssada_core.cli import app
 from ssada_core.errors import ModelError
 from ssada_core.labels import CAMVID
 from ssada_core.store.files import write_json
+from ssada_core.store.pool import DATABASE_FILE
 
 
 @pytest.fixture
@@ -24,8 +25,10 @@ def registry(tmp_path):
     """Version 2 was trained by a round on the pool's labels, judged, and promoted."""
     made = make_registry(tmp_path / "registry")
     fill_pool(tmp_path / "pool", frames=8, labelled=4, audit=2)
-    run_dir = tmp_path / "rounds" / "round-0001"
-    write_round(run_dir, round_spec(tmp_path))
+    with open_pool(tmp_path / "pool") as pool:
+        spec = round_spec(tmp_path, pool=pool.pool_id)
+    run_dir = tmp_path / "rounds of a car" / "round-0001"
+    write_round(run_dir, spec)
     write_json(run_dir / DATA_FILE, {"labelled": [1, 2, 3, 4], "audit": [5, 6], "unlabelled": [7, 8]})
     write_json(run_dir / RESULT_FILE, {})
     known = manifest(parent="v0001").model_copy(
@@ -62,7 +65,7 @@ def test_what_has_gone_is_said(registry, tmp_path):
     with open_pool(tmp_path / "pool") as pool:
         pool.purge([1])
     assert build_dossier(registry, "v0002").missing == ["1 of its labels were purged since"]
-    shutil.rmtree(tmp_path / "rounds")
+    shutil.rmtree(tmp_path / "rounds of a car")
     (tmp_path / "registry" / "v0002" / "weights.safetensors").write_bytes(b"other")
     dossier = build_dossier(registry, "v0002")
     assert dossier.labels == []
@@ -74,6 +77,27 @@ def test_what_has_gone_is_said(registry, tmp_path):
     assert "Why v0001" in render(first)
     with pytest.raises(ModelError, match="v0009"):
         build_dossier(registry, "v0009")
+
+
+def test_the_labels_of_another_pool_are_not_taken_for_its_own(registry, tmp_path):
+    pool = tmp_path / "pool"
+    shutil.rmtree(pool)
+    fill_pool(pool, frames=8, labelled=4, audit=2)
+    dossier = build_dossier(registry, "v0002")
+    assert dossier.labels == []
+    assert dossier.missing == [f"its labels are not listed: the pool at {pool} is another one now"]
+    write_round(tmp_path / "rounds of a car" / "round-0001", round_spec(tmp_path))
+    assert len(build_dossier(registry, "v0002").labels) == 6, "a round that does not say its pool is believed"
+
+
+def test_a_pool_that_has_gone_is_said_and_not_made_anew(registry, tmp_path):
+    file = tmp_path / "pool" / DATABASE_FILE
+    for each in file.parent.glob(f"{DATABASE_FILE}*"):
+        each.unlink()
+    dossier = build_dossier(registry, "v0002")
+    assert dossier.labels == []
+    assert dossier.missing == [f"its labels are not listed: the pool at {file.parent} has gone"]
+    assert not file.exists()
 
 
 def test_the_command_writes_the_page_and_json_by_its_schema(registry, tmp_path):
