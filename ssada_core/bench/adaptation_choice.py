@@ -19,8 +19,9 @@ def choose(
     """Positions of the frames to label, and the source model's IoU per class on the first of them.
 
     SS-ADA asks in two steps, as its authors' schedule does before it trains: a random few, whose labels give the IoU
-    per class that ``eis`` needs, then the rest by score. The model has not trained on those few, so the IoU is not too
-    kind. Baselines take all of theirs at random.
+    per class that ``eis`` and the class weights need, then the rest by score. The model has not trained on those few,
+    so the IoU is not too kind. Where all are at random, the first of them still give SS-ADA's IoU, so that the choice
+    is all that differs. Baselines take all of theirs at random and have no IoU.
 
     Args:
         pool: the target frames.
@@ -35,11 +36,13 @@ def choose(
     """
     count = budget_count(chosen.share, len(pool))
     rng = np.random.default_rng([seed, 17])
+    order = rng.permutation(len(pool)).tolist()
+    first = sorted(order[: max(1, budget_count(settings.first_share, count))])
+    baseline = chosen.mode != "ssada" and chosen.strategy == "random"
+    known = None if baseline or not count else _iou(pool, first, engine, num_classes)
     if chosen.strategy == "random" or count == len(pool):
-        return sorted(rng.permutation(len(pool))[:count].tolist()), None
-    first = sorted(rng.permutation(len(pool))[: max(1, budget_count(settings.first_share, count))].tolist())
+        return sorted(order[:count]), known
     statistics = [_statistics(pool, index, engine, num_classes) for index in range(len(pool))]
-    known = _iou(pool, first, engine, num_classes)
     rest = [statistics[index] for index in range(len(pool)) if index not in first]
     picks = select(
         rest,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,22 @@ def test_labels_are_bought_at_random_first_then_by_score(model: Path) -> None:
     assert bought("joint_50", 0)[0] == at_random, "baselines have the same labels with the same seed"
     assert bought("supervised_100", 0)[0] == list(range(16))
     assert bought("tufl_0", 0)[0] == []
+    assert bought("ssada_50_random", 0) == (at_random, True)
+    assert bought("ssada_100", 0) == (list(range(16)), True)
     engine.close()
+
+
+def test_the_choice_is_all_that_differs_between_strategies(model: Path) -> None:
+    """All of SS-ADA's settings weigh the classes by the IoU on the same first labels."""
+    pool = open_samples("sim:night:3:0-16", CAMVID)
+    with closing(load_engine(model, EngineSettings(backend="torch"), log=lambda _: None)) as engine:
+        names = ("ssada_50", "ssada_50_entropy", "ssada_50_random")
+        choices = [
+            choose(pool, recipe(name), engine, CAMVID.num_classes, BenchAcquisition(), seed=0)[1] for name in names
+        ]
+    assert all(known is not None for known in choices)
+    for known in choices[1:]:
+        np.testing.assert_array_equal(known, choices[0])
 
 
 def test_means_spreads_and_claims_are_those_computed_by_hand() -> None:
