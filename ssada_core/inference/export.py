@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from ssada_core.errors import EngineError
-from ssada_core.inference.convert import GraphForm, export_onnx
 from ssada_core.inference.engine import Engine, EngineSettings
-from ssada_core.inference.load import GRAPH_FILE, ONNX_FILE, check_deployed, describe, read_manifest, read_model
-from ssada_core.inference.onnx_engine import OnnxEngine
+from ssada_core.inference.export_job import ExportJob, open_job
+from ssada_core.inference.load import GRAPH_FILE, check_deployed, describe
 from ssada_core.inference.quantise import QuantisationSettings, Verdict, as_input, judge, split
 from ssada_core.inference.targets import INT8_TARGETS, TARGETS, Int8Target, installed_targets, known_targets
-from ssada_core.inference.torch_engine import TorchEngine
-from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.files import TEMPORARY_SUFFIX, write_json
-from ssada_core.store.manifest import ModelManifest
 
 Array = NDArray[np.uint8]
 
@@ -71,28 +67,27 @@ class DeployReport:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every target of one deployment is made from."""
+class _Form:
+    """One target, ready in the scratch folder or refused, before anything is in its place.
 
-    model_dir: Path
-    scratch: Path
-    manifest: ModelManifest
-    frames: Sequence[Array]
-    labels: Sequence[Array] | None
+    Attributes:
+        outcome: for the report.
+        place: its folder in the model.
+        new: the folder that goes there; None leaves nothing there.
+        stays: what is there stays.
+    """
 
-    write: Callable[[Path, GraphForm], None]
-    open_reference: Callable[[EngineSettings], Engine]
+    outcome: DeployedTarget | RefusedTarget
+    place: Path
+    new: Path | None
+    stays: bool = False
 
-    def graph(self, form: GraphForm) -> Path:
-        """The exported graph, written when it is first asked for."""
-        path = self.scratch / f"{form}.onnx"
-        if not path.exists():
-            self.write(path, form)
-        return path
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.manifest.network.input_height, self.manifest.network.input_width
+    def install(self) -> None:
+        if self.stays:
+            return
+        shutil.rmtree(self.place, ignore_errors=True)
+        if self.new is not None:
+            self.new.replace(self.place)
 
 
 def deploy(
@@ -123,19 +118,20 @@ def deploy(
         EngineError: if a target is unknown, or fewer than 99.9 % of an fp32 target's labels are torch's; what was
             deployed before stays then.
     """
-    chosen = installed_targets() if targets is None else tuple(targets)
+    chosen = installed_targets() if targets is None else tuple(dict.fromkeys(targets))
     _check_names(chosen)
-    refused: list[RefusedTarget] = []
     with _scratch(model_dir / "deploy") as scratch:
-        job = _job(model_dir, scratch, list(frames or []), labels)
-        done = list(_deploy_exact(job, [name for name in chosen if name in TARGETS]))
-        for name in (name for name in chosen if name in INT8_TARGETS):
-            outcome = _deploy_int8(job, name, quantisation or QuantisationSettings())
-            if isinstance(outcome, DeployedTarget):
-                done.append(outcome)
-            else:
-                refused.append(outcome)
-    return DeployReport(tuple(done), tuple(refused))
+        job = open_job(model_dir, scratch, list(frames or []), labels)
+        forms = list(_build_exact(job, [name for name in chosen if name in TARGETS]))
+        int8 = [name for name in chosen if name in INT8_TARGETS]
+        forms += [_build_int8(job, name, quantisation or QuantisationSettings()) for name in int8]
+        for form in forms:  # only now: an export that fails leaves the model as its manifest lists it
+            form.install()
+    outcomes = [form.outcome for form in forms]
+    return DeployReport(
+        tuple(outcome for outcome in outcomes if isinstance(outcome, DeployedTarget)),
+        tuple(outcome for outcome in outcomes if isinstance(outcome, RefusedTarget)),
+    )
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -150,48 +146,8 @@ def _engine_settings(precision: Literal["fp32", "int8"], output_size: Literal["n
     return EngineSettings(precision=precision, output_size=output_size, threads=torch.get_num_threads())
 
 
-def _job(model_dir: Path, scratch: Path, frames: Sequence[Array], labels: Sequence[Array] | None) -> _Job:
-    manifest = read_manifest(model_dir)
-    if manifest.network.architecture == ONNX_ARCHITECTURE:
-        return _imported_job(model_dir, scratch, manifest, frames, labels)
-    network, _ = read_model(model_dir)
-    size = manifest.network.input_height, manifest.network.input_width
-    return _Job(
-        model_dir,
-        scratch,
-        manifest,
-        frames,
-        labels,
-        write=lambda path, form: export_onnx(network, manifest.network, path, form),
-        open_reference=lambda settings: TorchEngine(network, size, settings),
-    )
-
-
-def _imported_job(
-    model_dir: Path, scratch: Path, manifest: ModelManifest, frames: Sequence[Array], labels: Sequence[Array] | None
-) -> _Job:
-    """An imported graph is deployed as it is and compared with itself in ONNX Runtime."""
-    graph, size = scratch / "imported.onnx", (manifest.network.input_height, manifest.network.input_width)
-    shutil.copyfile(model_dir / ONNX_FILE, graph)  # whose folder is replaced
-
-    def write(path: Path, form: GraphForm) -> None:
-        if form == "tensorrt-half":
-            raise EngineError("an imported ONNX graph keeps its own arithmetic: choose precision fp32 or int8")
-        shutil.copyfile(graph, path)
-
-    return _Job(
-        model_dir,
-        scratch,
-        manifest,
-        frames,
-        labels,
-        write=write,
-        open_reference=lambda settings: OnnxEngine(graph, size, settings),
-    )
-
-
-def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
-    """Export in fp32, target by target, each compared with torch before it replaces the one before."""
+def _build_exact(job: ExportJob, names: Sequence[str]) -> Iterator[_Form]:
+    """Export in fp32, target by target, each compared with torch."""
     if not names:
         return
     settings = _engine_settings("fp32", "network")
@@ -200,38 +156,37 @@ def _deploy_exact(job: _Job, names: Sequence[str]) -> Iterator[DeployedTarget]:
         reference = [prediction.label for prediction in engine.infer(probes)]
     for name in names:
         start, target = time.monotonic(), TARGETS[name]
-        path = _empty(job.scratch / name) / Path(target.file).name
+        path, place = _empty(job.scratch / name) / Path(target.file).name, (job.model_dir / target.file).parent
         target.write(job.graph(target.form), path)
         precision = "fp16" if target.form == "tensorrt-half" else "fp32"
         engine = target.open(path, job.size, settings.model_copy(update={"precision": precision}))
         equal = _compare(name, engine, probes, reference, target.min_equal)
-        folder = _install(job, path, target.file, {})
-        yield DeployedTarget(name, folder, equal, time.monotonic() - start)
+        _describe(job, path, {})
+        yield _Form(DeployedTarget(name, place, equal, time.monotonic() - start), place, path.parent)
 
 
-def _deploy_int8(job: _Job, name: str, settings: QuantisationSettings) -> DeployedTarget | RefusedTarget:
+def _build_int8(job: ExportJob, name: str, settings: QuantisationSettings) -> _Form:
     start, target = time.monotonic(), INT8_TARGETS[name]
-    folder = (job.model_dir / target.file).parent
-    path = _empty(job.scratch / name) / Path(target.file).name
+    path, place = _empty(job.scratch / name) / Path(target.file).name, (job.model_dir / target.file).parent
     if not job.frames:
-        _drop_if_outdated(folder, job)
-        return RefusedTarget(name, "int8 is calibrated on real frames, and none were given")
+        refused = RefusedTarget(name, "int8 is calibrated on real frames, and none were given")
+        return _Form(refused, place, None, stays=_is_of_these_weights(place, job))
     try:
         calibration, held = split(len(job.frames), settings)
         frames = [as_input(job.frames[index], job.size) for index in calibration]
         target.write(job.graph(target.form), path, frames, job.manifest.network.backbone)
         verdict = _judge(job, target, path, held, settings)
     except EngineError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        return RefusedTarget(name, str(error))
+        return _Form(RefusedTarget(name, str(error)), place, None)
     if not verdict.accepted:
-        shutil.rmtree(folder, ignore_errors=True)
-        return RefusedTarget(name, verdict.words)
-    _install(job, path, target.file, {"accepted": verdict.words})
-    return DeployedTarget(name, folder, verdict.equal, time.monotonic() - start)
+        return _Form(RefusedTarget(name, verdict.words), place, None)
+    _describe(job, path, {"accepted": verdict.words})
+    return _Form(DeployedTarget(name, place, verdict.equal, time.monotonic() - start), place, path.parent)
 
 
-def _judge(job: _Job, target: Int8Target, path: Path, held: Sequence[int], settings: QuantisationSettings) -> Verdict:
+def _judge(
+    job: ExportJob, target: Int8Target, path: Path, held: Sequence[int], settings: QuantisationSettings
+) -> Verdict:
     return judge(
         target.open(path, job.size, _engine_settings("int8", "frame")),
         target.open(job.graph(target.form), job.size, _engine_settings("fp32", "frame")),
@@ -242,21 +197,17 @@ def _judge(job: _Job, target: Int8Target, path: Path, held: Sequence[int], setti
     )
 
 
-def _install(job: _Job, path: Path, file: str, more: dict[str, str]) -> Path:
-    """Describe the new files, and let their folder take the place of the one before."""
+def _describe(job: ExportJob, path: Path, more: dict[str, str]) -> None:
     write_json(path.with_name(GRAPH_FILE), describe(job.model_dir, job.manifest) | more)
-    folder = (job.model_dir / file).parent
-    shutil.rmtree(folder, ignore_errors=True)
-    path.parent.replace(folder)
-    return folder
 
 
-def _drop_if_outdated(folder: Path, job: _Job) -> None:
-    """Remove an earlier deployment of other weights; one of these weights was accepted and may stay."""
+def _is_of_these_weights(folder: Path, job: ExportJob) -> bool:
+    """Whether an earlier deployment is of these weights: then it was accepted and may stay."""
     try:
         check_deployed(job.model_dir, folder / GRAPH_FILE, job.manifest)
     except EngineError:
-        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
 
 
 def _compare(name: str, engine: Engine, frames: Sequence[Array], reference: Sequence[Array], least: float) -> float:
