@@ -16,6 +16,8 @@ from ssada_core.commands.common import JsonOption, console, make_app, progress_b
 from ssada_core.errors import ConfigError
 
 app = make_app("Measure what the parts cost on this machine.")
+_LEAST, _MOST = 32, 4096
+"""Pixels a side, as NetworkSettings takes them."""
 
 app.command("adaptation")(bench_adaptation.command)
 app.command("gate")(bench_gate.gate)
@@ -118,9 +120,12 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
     """Height and width out of HxW.
 
     Raises:
-        ConfigError: naming the option, if it is something else.
+        ConfigError: naming the option, if it is something else, or nothing that a network can take.
     """
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if found is None:
         raise ConfigError(f"{option} '{text}' is not HxW, such as 384x640")
-    return int(found[1]), int(found[2])
+    height, width = int(found[1]), int(found[2])
+    if not (_LEAST <= height <= _MOST and _LEAST <= width <= _MOST):
+        raise ConfigError(f"{option} '{text}': both from {_LEAST} to {_MOST} pixels")
+    return height, width

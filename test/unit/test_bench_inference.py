@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ssada_core.bench import roofline
 from ssada_core.bench.inference import InferenceBench, measure
 from ssada_core.bench.random_model import write_random_model
 from ssada_core.bench.rows import rows
+from ssada_core.commands.bench import parse_size
 from ssada_core.errors import ConfigError
 from ssada_core.inference.load import read_model
 
@@ -83,3 +85,9 @@ def test_what_is_measured_is_what_the_engines_did(tmp_path: Path) -> None:
     share = roof["model_gflop"] / (torch_row["latency_ms"]["p50"] / 1e3) / roof["fp32_gflops"]
     assert torch_row["roofline_share"] == pytest.approx(share, rel=0.05)
     assert roof["int8_gops"] > 0
+
+
+@pytest.mark.parametrize("text", ["10x384", "384x5000", "384", "384x", "99999999999x384", "-384x640"])
+def test_a_size_that_no_network_takes_is_named(text):
+    with pytest.raises(ConfigError, match=f"--size '{re.escape(text)}'"):
+        parse_size("--size", text)
