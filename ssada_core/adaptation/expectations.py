@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssada_core.adaptation.calibration import Gamma
+from ssada_core.data.resized import resize_label
 from ssada_core.errors import WorkerError
 from ssada_core.inference.engine import Engine, Prediction
 from ssada_core.store.files import read_json, write_json
@@ -49,19 +49,14 @@ def compare(candidate: Prediction, before: Prediction, num_classes: int) -> Sigh
         np.bincount(each.label.ravel(), minlength=num_classes)[:num_classes] / each.label.size
         for each in (candidate, before)
     )
+    size = candidate.label.shape[0], candidate.label.shape[1]
     return Sight(
         uncertainty=candidate.uncertainty,
         uncertainty_before=before.uncertainty,
         shares=shares,
         shares_before=shares_before,
-        disagreement=float(np.mean(candidate.label != _at_size(before.label, candidate.label.shape))),
+        disagreement=float(np.mean(candidate.label != resize_label(before.label, size))),
     )
-
-
-def _at_size(label: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if label.shape == shape:
-        return label
-    return np.asarray(cv2.resize(label, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 class Expected(BaseModel):

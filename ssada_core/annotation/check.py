@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2
 import numpy as np
 from pydantic import Field
 
+from ssada_core.data.resized import resize_label
 from ssada_core.data.samples import Array
 from ssada_core.errors import LabelError
 from ssada_core.labels import IGNORE, LabelSpace
@@ -126,7 +126,7 @@ def _suspicion(
 def _repetition(label: Array, prediction: Array | None, settings: LabelCheckSettings) -> str:
     if prediction is None or not settings.hold_unchanged:
         return ""
-    predicted = cv2.resize(prediction, label.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    predicted = resize_label(prediction, (label.shape[0], label.shape[1]))
     if np.any((label != predicted) & (label != IGNORE)):
         return ""
     return "nothing in it differs from what the model predicts: confirm it if all of it is right"
@@ -138,8 +138,8 @@ def _agreement(
     if prediction is None or confidence is None:
         return None
     height, width = label.shape
-    predicted = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_NEAREST)
-    sure = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_NEAREST) >= settings.confident * 255
+    predicted = resize_label(prediction, (height, width))
+    sure = resize_label(confidence, (height, width)) >= settings.confident * 255
     labelled = label != IGNORE
     counted = labelled & sure
     pixels = np.count_nonzero(counted)

@@ -6,15 +6,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from ssada_core.annotation.check import LabelCheckSettings
 from ssada_core.annotation.cvat import CvatMasks
 from ssada_core.annotation.masks import Item, MaskFormat
 from ssada_core.annotation.plain import CityscapesMasks, PlainMasks
 from ssada_core.annotation.submit import SubmitResult, submit
 from ssada_core.data.privacy import Hider
+from ssada_core.data.resized import resize_label
 from ssada_core.data.samples import Array
 from ssada_core.errors import ConfigError, DataError, StoreError
 from ssada_core.settings import nearest
@@ -126,5 +124,4 @@ def _start(pool: FramePool, record: FrameRecord) -> Array | None:
     prediction = pool.prediction(record)
     if prediction is None:
         return None
-    resized = cv2.resize(prediction[0], (record.width, record.height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(resized)
+    return resize_label(prediction[0], record.size)

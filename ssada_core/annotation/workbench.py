@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ssada_core.annotation import overview
@@ -20,6 +19,7 @@ from ssada_core.annotation.overview import Cache
 from ssada_core.annotation.segments import LEVELS, superpixels
 from ssada_core.annotation.submit import SubmitResult, submit
 from ssada_core.data.encodings import decode_label, encode_png, picture_size
+from ssada_core.data.resized import resize_label
 from ssada_core.errors import EncodingError, SsadaError, StoreError
 from ssada_core.store.pool import FramePool, FrameRecord
 
@@ -113,9 +113,7 @@ class Workbench:
         found = self._pool.prediction(record)
         if found is None:
             return None
-        width, height = record.width, record.height
-        planes = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in found]
-        return np.stack(planes).tobytes()
+        return np.stack([resize_label(plane, record.size) for plane in found]).tobytes()
 
     def label(self, query_id: str) -> bytes | None:
         """The newest label that was given, accepted or held, H×W bytes; None where there is none."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ssada_core.annotation.segments import superpixels
 from ssada_core.data.lists import open_samples
+from ssada_core.data.resized import resize_label
 from ssada_core.data.samples import Array, Samples
 from ssada_core.errors import DataError
 from ssada_core.inference.engine import Engine, EngineSettings
@@ -92,11 +93,8 @@ def _measure(samples: Samples, index: int, engine: Engine, space: LabelSpace, be
     image, truth = samples.image(index), samples.label(index)
     if truth is None:
         raise DataError(f"{samples.name(index)} has no label: clicks are counted on labelled frames")
-    size = truth.shape[1], truth.shape[0]
-    predicted = cv2.resize(engine.infer([image])[0].label, size, interpolation=cv2.INTER_NEAREST)
-    user = ScriptedUser(
-        np.asarray(predicted), truth, [patches.astype(np.int64) for patches in superpixels(image)], space
-    )
+    predicted = resize_label(engine.infer([image])[0].label, (truth.shape[0], truth.shape[1]))
+    user = ScriptedUser(predicted, truth, [patches.astype(np.int64) for patches in superpixels(image)], space)
     start, changes, tools, last = user.accuracy, 0, Counter[str](), -1
     while user.accuracy < bench.target and tools.total() < bench.most_clicks:
         click = user.click()

@@ -44,7 +44,10 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_label(label: Array, size: tuple[int, int]) -> Array:
-    """Resize uint8 H×W class ids to ``size`` (height, width) by nearest neighbour."""
+    """Resize a uint8 H×W plane of class ids, or confidences, to ``size`` (height, width) by nearest neighbour.
+
+    By pixel centres, as images are resized: OpenCV's plain ``INTER_NEAREST`` shifts by up to half a pixel.
+    """
     if label.shape == size:
         return label
-    return np.asarray(cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ssada_core.data.resized import resize_label
 from ssada_core.data.samples import Array, Samples, check_sizes
 from ssada_core.errors import EngineError
 from ssada_core.evaluation.metrics import Matrix, confusion, iou, miou, pixel_accuracy
@@ -103,7 +103,7 @@ def evaluate(engine: Engine, samples: Samples, num_classes: int, *, on_progress:
             image, name = samples.image(index), samples.name(index)
             check_sizes(name, image, target)
             prediction, seconds = _timed_infer(engine, image)
-            label = _at_size(prediction.label, target)
+            label = resize_label(prediction.label, target.shape[:2])
             names.append(name)
             matrices.append(confusion(label, target, num_classes))
             histograms.append(np.bincount(label.ravel(), minlength=num_classes))
@@ -128,13 +128,6 @@ def _timed_infer(engine: Engine, image: Array) -> tuple[Prediction, float]:
     if len(predictions) != 1:
         raise EngineError(f"{engine.backend} answered one frame with {len(predictions)} predictions")
     return predictions[0], seconds
-
-
-def _at_size(label: Array, target: Array) -> Array:
-    if label.shape == target.shape:
-        return label
-    height, width = target.shape
-    return np.asarray(cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _plain(value: float) -> float | None:

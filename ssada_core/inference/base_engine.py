@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ssada_core.data.resized import resize_label
 from ssada_core.errors import EngineError
 from ssada_core.inference.engine import EngineSettings, Prediction
 
@@ -133,8 +134,7 @@ class FrameEngine(ABC):
         """A copy at the size that was asked for; never resized by anything that mixes class ids."""
         if not self._at_frame_size or frame.shape[:2] == self._size:
             return plane.copy()
-        size = (frame.shape[1], frame.shape[0])
-        return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        return resize_label(plane, (frame.shape[0], frame.shape[1]))
 
 
 def check_frame(frame: Array) -> None:
