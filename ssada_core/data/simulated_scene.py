@@ -54,6 +54,8 @@ class Camera:
         self.heading = road.slope(self.place) + yaw
         self.center = 0.5 * width
         self.horizon = HORIZON * height + self.focal * pitch
+        self.ground_row = int(self.horizon + self.focal * EYE / _FAR) + 1
+        """The first row of pixels that the ground fills; above it is sky."""
         self._road = road
         self._origin = float(road.offset(self.place)) + self.sideways
 
@@ -99,7 +101,7 @@ class Ground:
             shadows: convex polygons of pixels that lie in shadow.
         """
         height, width = canvas.shape[:2]
-        first = int(camera.horizon + camera.focal * EYE / _FAR) + 1
+        first = camera.ground_row
         rows = np.arange(first, height)
         depth = camera.focal * EYE / (rows + 0.5 - camera.horizon)
         shift = camera.lateral(camera.place + depth)

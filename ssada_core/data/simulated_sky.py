@@ -36,7 +36,7 @@ class Panorama:
 
     def draw(self, canvas: Array, camera: Camera) -> None:
         """Draw both, turned by the camera's heading."""
-        rows, width = min(int(camera.horizon) + 3, len(self.sky)), canvas.shape[1]
+        rows, width = max(int(camera.horizon) + 3, camera.ground_row + 1), canvas.shape[1]
         spare = self.sky.shape[1] - width
         turn = min(max(spare // 2 + round(camera.focal * math.tan(camera.heading)), 0), spare)
         view = slice(turn, turn + width)
@@ -49,7 +49,9 @@ def make_panorama(random: Generator, domain: str, light: Light, size: tuple[int,
     """Paint a domain's panorama for frames of ``size``; one generator state gives all domains the same skyline."""
     width = 2 * size[1]
     skyline, mask = _skyline(random, light, max(int(0.17 * size[0]), 4), width)
-    return Panorama(_sky(random, domain, int((HORIZON + 0.04) * size[0]) + 4, width), skyline, mask)
+    # The pitch moves the horizon by up to 0.0056 of the frame's width, and the ground begins 0.0028 below it.
+    high = max(int((HORIZON + 0.04) * size[0]), int(HORIZON * size[0] + 0.009 * size[1])) + 4
+    return Panorama(_sky(random, domain, high, width), skyline, mask)
 
 
 def _sky(random: Generator, domain: str, height: int, width: int) -> Array:

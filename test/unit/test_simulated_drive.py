@@ -45,6 +45,26 @@ def test_any_size_gives_bgr_and_label(domain: str, size: tuple[int, int]) -> Non
     assert {int(value) for value in np.unique(label)} <= {*range(CAMVID.num_classes), IGNORE}
 
 
+@pytest.mark.parametrize("size", [(360, 720), (384, 1072), (540, 960), (720, 1280), (100, 1200)])
+def test_wide_frames_have_no_pixel_that_nothing_was_drawn_on(size: tuple[int, int], monkeypatch) -> None:
+    empty = np.empty
+    drives = [SimulatedDrive(1, size) for _ in range(2)]
+    for index in (0, 7, 19):
+        found = []
+        for drive, left_over in zip(drives, (17, 201), strict=True):
+
+            def used_before(shape, dtype=float, left_over=left_over, **more):
+                array = empty(shape, dtype, **more)
+                if dtype == np.uint8:
+                    array.fill(left_over)
+                return array
+
+            with monkeypatch.context() as patch:
+                patch.setattr(np, "empty", used_before)
+                found.append(digest(*drive.frame(index)))
+        assert found[0] == found[1]
+
+
 def test_frames_are_the_same_in_another_process_and_order(drive: SimulatedDrive) -> None:
     wanted = [(40, "rain"), (3, "night"), (3, "day"), (700, "night")]
     program = (
