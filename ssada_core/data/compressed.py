@@ -35,6 +35,8 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_PADDING = 1024
 _NOT_FRAME_HEADERS = frozenset({0xC4, 0xC8, 0xCC})
 _GREY, _PALETTE = 0, 3
+_EXIF_WITHIN = 1 << 16
+_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
 
 
 def sniff(data: Buffer) -> Literal["jpeg", "png"] | None:
@@ -78,6 +80,26 @@ def picture_size(data: Buffer) -> tuple[int, int]:
     if sniff(raw) == "jpeg":
         return _check_jpeg(raw)
     raise _foreign(raw)
+
+
+def displayed_size(data: Buffer) -> tuple[int, int]:
+    """Height and width of what :func:`decode_compressed` makes of JPEG or PNG bytes, without decoding them.
+
+    Raises:
+        EncodingError: as :func:`decode_compressed`.
+    """
+    height, width = picture_size(data)
+    return (width, height) if _lies_on_its_side(bytes(data)) else (height, width)
+
+
+def _lies_on_its_side(raw: bytes) -> bool:
+    if b"Exif\0\0" not in raw[:_EXIF_WITHIN] or sniff(raw) != "jpeg":
+        return False
+    try:
+        with Image.open(io.BytesIO(raw)) as picture:
+            return picture.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except (OSError, SyntaxError, ValueError, struct.error):  # damaged EXIF turns nothing
+        return False
 
 
 def decode_label(data: Buffer) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssada_core.data.encodings import decode_compressed, decode_label, picture_size, sniff
+from ssada_core.data.encodings import decode_compressed, decode_label, displayed_size, sniff
 from ssada_core.data.image_files import read_bytes
 from ssada_core.data.samples import Array, check_sizes
 from ssada_core.errors import DataError, EncodingError
@@ -60,10 +60,10 @@ class FileSamples:
             return None
         label = self.label_space.decode(raw, source=str(entry.label))
         try:
-            stored_size = picture_size(read_bytes(entry.image))
+            size = displayed_size(read_bytes(entry.image))
         except EncodingError as error:
             raise DataError(f"{entry.image}: {error}") from error
-        if label.shape != stored_size:  # the header's size is not the picture's where EXIF turns it
+        if label.shape != size:
             check_sizes(str(entry.label), self.image(index), label)
         return label
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from ssada_core.data.encodings import decode_compressed, picture_size
+from ssada_core.data.encodings import decode_compressed, displayed_size
 from ssada_core.data.samples import Array
 from ssada_core.data.simulated_drive import DOMAINS, SimulatedDrive
 from ssada_core.errors import ConfigError, DataError
@@ -50,7 +50,7 @@ class SourceFrame:
         """
         if self.image is not None:
             return self.image.shape[0], self.image.shape[1]
-        return picture_size(self.jpeg or b"")
+        return displayed_size(self.jpeg or b"")
 
 
 class FrameSource(Protocol):

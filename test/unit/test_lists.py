@@ -174,6 +174,9 @@ def test_label_of_a_picture_turned_by_exif(drive: Path) -> None:
     samples = ListSamples(write_list(drive, "turned.jpg turned.png\n"), CAMVID)
     assert samples.image(0).shape == (8, 6, 3)
     assert samples.label(0).shape == (8, 6)
+    (drive / "turned.png").write_bytes(encode_png(np.ones((6, 8), np.uint8)))
+    with pytest.raises(DataError, match=r"turned\.png"):  # it fits what is stored, not what is seen
+        samples.label(0)
 
 
 class Counting(ArraySamples):
