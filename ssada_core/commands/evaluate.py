@@ -113,8 +113,8 @@ def choose_protocol(preset: str, values: Mapping[str, Any], data: str) -> Protoc
 
 
 def _layout(data: str) -> str:
-    """The layout's name in a reference; ``every:N:`` before it does not count."""
-    return re.sub(r"^(every:\d+:)+", "", data).partition(":")[0]
+    """The layout's name in a reference; what chooses frames of it (``every:N:``, ``frames:A-B:``) does not count."""
+    return re.sub(r"^(every:\d+:|(frames|except):\d+-\d+:)+", "", data).partition(":")[0]
 
 
 def _share(text: str) -> float:

@@ -218,6 +218,12 @@ def test_options_that_do_not_fit(options: dict[str, str], words: str):
         asked("", "x", **options)
 
 
+@pytest.mark.parametrize("chosen", ["every:4:", "frames:0-100:", "except:3-5:", "every:2:frames:0-100:"])
+def test_a_preset_is_the_layouts_whatever_frames_are_chosen_of_it(chosen: str):
+    assert asked("ss-ada", f"{chosen}cityscapes:d:val") == asked("ss-ada", "cityscapes:d:val")
+    assert asked("crosscity-ms", f"{chosen}crosscity:d:Rio/Test") == asked("crosscity-ms", "crosscity:d:Rio/Test")
+
+
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match=r"--preset 'ssada' \(did you mean 'ss-ada'\?\)"):
         asked("ssada", "x")
