@@ -36,7 +36,7 @@ class Panorama:
 
     def draw(self, canvas: Array, camera: Camera) -> None:
         """Draw both, turned by the camera's heading."""
-        rows, width = max(int(camera.horizon) + 3, camera.ground_row + 1), canvas.shape[1]
+        rows, width = max(int(camera.horizon) + 3, camera.ground_row), canvas.shape[1]
         spare = self.sky.shape[1] - width
         turn = min(max(spare // 2 + round(camera.focal * math.tan(camera.heading)), 0), spare)
         view = slice(turn, turn + width)
