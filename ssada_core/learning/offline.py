@@ -17,7 +17,7 @@ from ssada_core.labels import LabelSpace, load_label_space
 from ssada_core.learning.budget import plan
 from ssada_core.learning.distributed import World, joined_world
 from ssada_core.learning.loaders import TrainingData
-from ssada_core.learning.offline_model import MODEL_FOLDER, initial_network, write_model
+from ssada_core.learning.offline_model import MODEL_FOLDER, check_place, initial_network, write_model
 from ssada_core.learning.offline_settings import PARTS, DataSettings, Mode, OfflineSettings
 from ssada_core.learning.progress import Progress
 from ssada_core.learning.reveals import LabelReveals, Target
@@ -49,9 +49,10 @@ def train(
         all processes but the first).
 
     Raises:
-        ConfigError: if data that the mode needs is not named.
+        ConfigError: if data that the mode needs is not named, or ``out/model`` is something else than a model.
         SsadaError: if data, model or disk fail; what was trained stays for the next call.
     """
+    check_place(settings)
     label_space = load_label_space(settings.label_space)
     data = _training_data(settings, label_space)
     reveals = _reveals(settings, data)

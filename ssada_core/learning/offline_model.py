@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ssada_core.data.lists import open_samples
+from ssada_core.errors import ConfigError
 from ssada_core.evaluation.evaluate import evaluate
 from ssada_core.inference.engine import EngineSettings
 from ssada_core.inference.torch_engine import TorchEngine
@@ -21,7 +22,7 @@ from ssada_core.networks.build import build_network
 from ssada_core.networks.weights import load_weights, weights_bytes
 from ssada_core.store.files import TEMPORARY_SUFFIX, fsync_directory, make_directory, store_error, write_atomic
 from ssada_core.store.journal import utc_now
-from ssada_core.store.manifest import WEIGHTS_FILE, ModelManifest
+from ssada_core.store.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
 from ssada_core.store.model_files import read_manifest, seal, verify
 from ssada_core.store.models import resolve_model
 
@@ -52,6 +53,17 @@ def initial_network(settings: OfflineSettings, label_space: LabelSpace) -> Segme
     if separate:
         network.add_source_heads(source.num_classes)
     return network
+
+
+def check_place(settings: OfflineSettings) -> None:
+    """Refuse a folder where the model is to be that holds something else: it would be replaced.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    folder = Path(settings.out) / MODEL_FOLDER
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+        raise ConfigError(f"{folder} is no model and would be replaced: move it away, or name another folder (out)")
 
 
 def write_model(

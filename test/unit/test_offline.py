@@ -122,6 +122,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(done, tmp_path):
     assert len(lines) == 3, "a finished run trains nothing"
 
 
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path):
+    notes = tmp_path / "run" / "model" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(ConfigError, match=r"run/model is no model and would be replaced: move it away"):
+        train(settings(tmp_path), command="test")
+    assert notes.read_text() == "mine"
+
+
 def test_training_starts_from_a_model_that_fits(done, tmp_path):
     folder, _, _ = done
     model = folder / "run" / "model"
