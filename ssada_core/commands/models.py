@@ -13,14 +13,14 @@ from ssada_core.commands.common import EXIT_FAILED, JsonOption, console, make_ap
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import ArraySamples, spread
 from ssada_core.errors import ConfigError
-from ssada_core.inference.export import deploy
+from ssada_core.inference.export import deploy, rebuilt_folders
 from ssada_core.inference.load import read_manifest, read_model
 from ssada_core.inference.quantise import QuantisationSettings
 from ssada_core.inference.targets import INT8_TARGETS
 from ssada_core.labels import load_label_space
 from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.import_weights import MIN_SHARE, import_weights
-from ssada_core.store.model_files import seal
+from ssada_core.store.model_files import seal, verify_rest
 from ssada_core.store.model_files import verify as verify_files
 from ssada_core.store.models import open_registry, resolve_model, shipped_models
 from ssada_core.store.registry import ModelRegistry
@@ -267,6 +267,7 @@ def export(
     samples = spread(open_samples(data, manifest.labels()), settings.frames) if data else ArraySamples([])
     frames = [samples.image(index) for index in range(len(samples))]
     labels = [label for index in range(len(samples)) if (label := samples.label(index)) is not None]
+    verify_rest(folder, manifest, rebuilt=rebuilt_folders(target or None, frames=bool(frames)))
     result = deploy(
         folder,
         targets=target or None,

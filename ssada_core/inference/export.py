@@ -26,6 +26,7 @@ Array = NDArray[np.uint8]
 
 PARITY_FRAMES = 2
 """Frames on which an export is compared with torch, spread over those given."""
+_SCRATCH = f"deploy/export{TEMPORARY_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def deploy(
     """
     chosen = installed_targets() if targets is None else tuple(dict.fromkeys(targets))
     _check_names(chosen)
-    with _scratch(model_dir / "deploy") as scratch:
+    with _scratch(model_dir / _SCRATCH) as scratch:
         job = open_job(model_dir, scratch, list(frames or []), labels)
         forms = list(_build_exact(job, [name for name in chosen if name in TARGETS]))
         int8 = [name for name in chosen if name in INT8_TARGETS]
@@ -132,6 +133,14 @@ def deploy(
         tuple(outcome for outcome in outcomes if isinstance(outcome, DeployedTarget)),
         tuple(outcome for outcome in outcomes if isinstance(outcome, RefusedTarget)),
     )
+
+
+def rebuilt_folders(targets: Sequence[str] | None, *, frames: bool) -> frozenset[str]:
+    """The model's subfolders that :func:`deploy` builds anew or empties; without frames int8 stays as it is."""
+    chosen = installed_targets() if targets is None else targets
+    files = [form.file for name, form in TARGETS.items() if name in chosen]
+    files += [form.file for name, form in INT8_TARGETS.items() if name in chosen and frames]
+    return frozenset({_SCRATCH, *(file.rpartition("/")[0] for file in files)})
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -233,9 +242,9 @@ def _noise(size: tuple[int, int], count: int = 2) -> list[Array]:
 
 
 @contextmanager
-def _scratch(deploy: Path) -> Iterator[Path]:
+def _scratch(folder: Path) -> Iterator[Path]:
     """A folder on the same disk, gone afterwards; also what a killed export left of it."""
-    folder = _empty(deploy / f"export{TEMPORARY_SUFFIX}")
+    _empty(folder)
     try:
         yield folder
     finally:

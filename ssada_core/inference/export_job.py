@@ -18,6 +18,7 @@ from ssada_core.inference.onnx_engine import OnnxEngine
 from ssada_core.inference.torch_engine import TorchEngine
 from ssada_core.networks.settings import ONNX_ARCHITECTURE
 from ssada_core.store.manifest import ModelManifest
+from ssada_core.store.model_files import verify_listed
 
 Array = NDArray[np.uint8]
 
@@ -62,7 +63,7 @@ def open_job(model_dir: Path, scratch: Path, frames: Sequence[Array], labels: Se
     """Read a model to export it; ``scratch`` is a folder for its graphs.
 
     Raises:
-        ModelError: if it cannot be read.
+        ModelError: if it cannot be read, or its weights or its imported graph are not the manifest's.
     """
     manifest = read_manifest(model_dir)
     if manifest.network.architecture == ONNX_ARCHITECTURE:
@@ -84,6 +85,7 @@ def _imported_job(
     model_dir: Path, scratch: Path, manifest: ModelManifest, frames: Sequence[Array], labels: Sequence[Array] | None
 ) -> ExportJob:
     """An imported graph is deployed as it is and compared with itself in ONNX Runtime."""
+    verify_listed(model_dir, manifest, below=ONNX_FILE)
     graph, size = scratch / "imported.onnx", (manifest.network.input_height, manifest.network.input_width)
     shutil.copyfile(model_dir / ONNX_FILE, graph)  # whose folder is replaced
 

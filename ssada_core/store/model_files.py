@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,26 @@ def verify_listed(folder: Path, manifest: ModelManifest, *, below: str) -> None:
         name = found.relative_to(folder).as_posix()
         if not found.is_dir() and name not in manifest.files:
             raise ModelError(f"{found} is not in the manifest: delete it, or run 'ssada export {folder}'")
+
+
+def verify_rest(folder: Path, manifest: ModelManifest, *, rebuilt: Collection[str]) -> None:
+    """Check what stays of a model that is sealed again: all but the subfolders ``rebuilt`` and those that are gone.
+
+    Raises:
+        ModelError: naming the first file that is missing, differs, or is not listed by a manifest that lists others.
+    """
+    for name in vouched(manifest):
+        if not _is_below(name, rebuilt) and (folder / name).parent.is_dir():
+            verify_file(folder, name, manifest)
+    for path in folder.rglob("*") if manifest.files else ():
+        name = path.relative_to(folder).as_posix()
+        known = name in manifest.files or name in UNSEALED
+        if not path.is_dir() and not known and not _is_below(name, rebuilt):
+            raise ModelError(f"{path} is not in the manifest: delete it, or export that form as well")
+
+
+def _is_below(name: str, folders: Collection[str]) -> bool:
+    return any(name.startswith(f"{folder}/") for folder in folders)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:

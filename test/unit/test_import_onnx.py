@@ -204,6 +204,20 @@ def test_an_imported_model_is_a_model_like_others_but_for_training(tmp_path: Pat
         load_engine(folder, EngineSettings(backend="torch"))
 
 
+def test_a_damaged_imported_graph_is_not_exported(tmp_path: Path) -> None:
+    take_in(export(tmp_path / "m.onnx", Foreign("logits"), torch.zeros(1, 3, *SIZE)), tmp_path / "model")
+    path = tmp_path / "model" / ONNX_FILE
+    graph = onnx.load(str(path))
+    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = bytes([weight.raw_data[0] ^ 0x40]) + weight.raw_data[1:]
+    onnx.save(graph, str(path))
+    done = ssada_here("export", tmp_path / "model", "--target", "onnx-fp32")
+    assert done.status == 1
+    assert "onnx-fp32/model.onnx differs from the manifest's SHA-256" in done.err
+    with pytest.raises(ModelError, match=r"model\.onnx differs"):
+        verify(tmp_path / "model")
+
+
 @pytest.mark.parametrize("target", ["onnx-int8", "openvino-int8"])
 def test_an_imported_model_can_be_quantised(tmp_path: Path, target: str) -> None:
     pytest.importorskip("nncf")
