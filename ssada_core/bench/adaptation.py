@@ -1,6 +1,7 @@
 """``ssada bench adaptation``: one source model, many ways to adapt it, the same optimiser budget for each.
 
 Every run is a process on one thread, kept in a folder of its own: an interrupted benchmark goes on where it was.
+However the benchmark ends, its runs end with it.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def _start(run: Run) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (run.folder / LOG_FILE).open("ab") as log:
         command = [sys.executable, "-m", "ssada_core.bench.adaptation_run", str(run.folder)]
+        command += ["--parent", str(os.getpid())]
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 

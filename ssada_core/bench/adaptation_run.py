@@ -5,6 +5,7 @@ It reads ``DIR/run.json`` and ends with ``DIR/result.json``; killed, the same co
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from ssada_core.adaptation.worker_guards import end_with_parent, exclusive
 from ssada_core.bench.adaptation_choice import choose
 from ssada_core.bench.adaptation_settings import BenchSettings, Recipe, recipe
 from ssada_core.data.lists import open_samples
@@ -170,10 +172,17 @@ def _labels(network: SegmentationNetwork, size: tuple[int, int], reference: str,
     return [engine.infer([samples.image(index)])[0].label for index in range(len(samples))]
 
 
-def main() -> int:
-    """Run the folder named on the command line; errors are one line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the folder named on the command line, and no other process beside this one; errors are one line."""
+    parser = argparse.ArgumentParser(prog="python -m ssada_core.bench.adaptation_run", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help=f"folder with {RUN_FILE}")
+    parser.add_argument("--parent", type=int, help="process id of the starting process: end when it dies")
+    options = parser.parse_args(arguments)
     try:
-        run(Path(sys.argv[1]))
+        if options.parent is not None:
+            end_with_parent(options.parent)
+        with exclusive(options.run_dir):
+            run(options.run_dir)
     except SsadaError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -6,6 +6,7 @@ the gate said stands beside what is true on frames that nobody saw.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from ssada_core.adaptation.gate import Decision, GateSettings, Measurements, dec
 from ssada_core.adaptation.queries import choose
 from ssada_core.adaptation.round import MEASUREMENTS_FILE, RESULT_FILE, RoundSpec, read_result, write_round
 from ssada_core.adaptation.scorer import PoolScorer
+from ssada_core.adaptation.worker_process import LOCK_TIMEOUT_S
 from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Samples, jpeg_of
 from ssada_core.data.source_pack import create_pack
@@ -148,6 +150,8 @@ class _Round:
             )
             write_round(run_dir, spec)
             command = [sys.executable, "-m", "ssada_core.adaptation.worker", str(run_dir)]
+            # The worker of a benchmark that was killed may still be writing its checkpoint.
+            command += ["--parent", str(os.getpid()), "--wait", str(LOCK_TIMEOUT_S)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise WorkerError(f"the round in {run_dir} failed: {done.stderr.strip().splitlines()[-1:]}")

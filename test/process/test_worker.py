@@ -18,6 +18,7 @@ from adaptation_fixtures import (
     TRAINING,
     environment,
     fill_pool,
+    is_at_work,
     make_registry,
     round_spec,
     run_worker,
@@ -166,14 +167,6 @@ def test_it_ends_with_its_parent(vehicle: Path) -> None:
         if is_at_work(worker):
             os.kill(worker, signal.SIGKILL)
     assert (run_dir / "checkpoint.safetensors").exists()
-
-
-def is_at_work(pid: int) -> bool:
-    """Whether the process runs; one that has ended may stay a zombie until somebody asks for its status."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_worker_stopped_by_somebody_else_is_stopped_not_failed(vehicle: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -151,11 +152,29 @@ def run_worker(run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
-def wait_until(condition: Callable[[], object], what: str, *, pause: float = 0.005) -> None:
-    deadline = time.monotonic() + WAIT_S
+def wait_until(condition: Callable[[], object], what: str, *, pause: float = 0.005, seconds: float = WAIT_S) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_S:.0f} s for: {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for: {what}"
         time.sleep(pause)
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether the process runs; one that has ended may stay a zombie until somebody asks for its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that still run."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if int(file.read_text().rpartition(")")[2].split()[1]) == pid and is_at_work(int(file.parent.name)):
+                found.append(int(file.parent.name))
+    return found
 
 
 def measurements(shares: Sequence[float] = (0.6, 0.9, 0.6), frames: int = 12) -> Measurements:

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from adaptation_fixtures import children, is_at_work, wait_until
 from engine_fixtures import write_model
 
 from ssada_core.bench.adaptation import run_benchmark
@@ -244,30 +244,57 @@ def test_a_run_that_fails_is_named_with_its_reason(model: Path, tmp_path: Path) 
         run_benchmark(bench(model, tmp_path, settings=("ssada_25",), data=missing))
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(model: Path, tmp_path: Path) -> None:
-    longer = SHORT | {"iterations": 6, "checkpoint_every": 1}
-    whole = run_benchmark(bench(model, tmp_path / "whole", settings=("joint_25",), training=longer))[0]
-    settings = bench(model, tmp_path / "broken", settings=("joint_25",), training=longer, jobs=1)
-    config = tmp_path / "bench.json"
+def started(settings: BenchSettings, folder: Path) -> subprocess.Popen[bytes]:
+    """A benchmark in a process and session of its own."""
+    config = folder / "bench.json"
     config.write_text(settings.model_dump_json())
     code = (
         "import sys; from pathlib import Path; from ssada_core.bench.adaptation import run_benchmark; "
         "from ssada_core.bench.adaptation_settings import BenchSettings; "
         "run_benchmark(BenchSettings.model_validate_json(Path(sys.argv[1]).read_text()))"
     )
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", code, str(config)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         start_new_session=True,
     )
-    progress = tmp_path / "broken" / "b" / "joint_25-seed0" / "progress.jsonl"
-    deadline = time.monotonic() + 120
-    while not (progress.exists() and progress.read_text().count("\n") >= 2):
+
+
+def wait_for_iterations(process: subprocess.Popen[bytes], run_dir: Path) -> None:
+    progress = run_dir / "progress.jsonl"
+
+    def two() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return progress.exists() and progress.read_text().count("\n") >= 2
+
+    wait_until(two, "two iterations")
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(model: Path, tmp_path: Path) -> None:
+    longer = SHORT | {"iterations": 6, "checkpoint_every": 1}
+    whole = run_benchmark(bench(model, tmp_path / "whole", settings=("joint_25",), training=longer))[0]
+    settings = bench(model, tmp_path / "broken", settings=("joint_25",), training=longer, jobs=1)
+    process = started(settings, tmp_path)
+    wait_for_iterations(process, tmp_path / "broken" / "b" / "joint_25-seed0")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     again = run_benchmark(settings)[0]
     assert (again["miou"], again["labelled"], again["losses"]) == (whole["miou"], whole["labelled"], whole["losses"])
     assert read_json(tmp_path / "broken" / "b" / "joint_25-seed0" / RESULT_FILE) == again
+
+
+def test_no_run_outlives_its_benchmark_and_none_has_company(model: Path, tmp_path: Path) -> None:
+    settings = bench(model, tmp_path, settings=("joint_25",), training=SHORT | {"iterations": 100_000})
+    process = started(settings, tmp_path)
+    run_dir = tmp_path / "b" / "joint_25-seed0"
+    try:
+        wait_for_iterations(process, run_dir)
+        with pytest.raises(WorkerError, match=r"joint_25-seed0 failed \(status 1\): error: .* at work on this"):
+            run_benchmark(settings)
+        (child,) = children(process.pid)
+        process.terminate()
+        process.wait()
+        wait_until(lambda: not is_at_work(child), "the run's end", seconds=20.0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
-from adaptation_fixtures import manifest
+from adaptation_fixtures import children, environment, is_at_work, manifest, wait_until
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -86,8 +91,7 @@ def test_drift_is_measured_on_drives_of_the_same_and_of_another_road(tmp_path):
     assert drift.ROAD == "source"
 
 
-@pytest.mark.slow
-def test_an_honest_round_is_trained_judged_and_compared_with_the_truth(tmp_path):
+def honest_rounds(tmp_path, *, iterations: int) -> honest.HonestRounds:
     street = SimulatedDrive(seed=3, size=(96, 160), rate=0.2)
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
@@ -98,7 +102,7 @@ def test_an_honest_round_is_trained_judged_and_compared_with_the_truth(tmp_path)
         Image.fromarray(label).save(tmp_path / "labels" / f"{index:03d}.png")
         names.append(f"images/{index:03d}.png labels/{index:03d}.png")
     (tmp_path / "pool.txt").write_text("\n".join(names))
-    bench = honest.HonestRounds(
+    return honest.HonestRounds(
         model="sim-day",
         pool=str(tmp_path / "pool.txt"),
         validation="sim:night:9:0-8:2",
@@ -108,15 +112,42 @@ def test_an_honest_round_is_trained_judged_and_compared_with_the_truth(tmp_path)
         seeds=(0,),
         source_frames=8,
         training=RoundTrainingSettings(
-            iterations=2, source_batch=1, labelled_batch=1, unlabelled_batch=1, crop_height=64, crop_width=96
+            iterations=iterations, source_batch=1, labelled_batch=1, unlabelled_batch=1, crop_height=64, crop_width=96
         ),
     )
+
+
+@pytest.mark.slow
+def test_an_honest_round_is_trained_judged_and_compared_with_the_truth(tmp_path):
+    bench = honest_rounds(tmp_path, iterations=2)
     (row,) = honest.run(bench, lambda _: None)
     assert row["verdicts"]["strict"]["audit_frames"] == 2
     assert row["gain"] == pytest.approx(row["after"] - row["before"])
     assert np.isfinite(row["gain"])
     assert honest.run(bench, lambda _: None) == [row], "a finished round is kept"
     assert "| 0 |" in honest.markdown([row])
+
+
+@pytest.mark.slow
+def test_no_honest_round_outlives_its_benchmark(tmp_path):
+    bench = honest_rounds(tmp_path, iterations=100_000)
+    (tmp_path / "bench.json").write_text(bench.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from ssada_core.bench import honest; "
+        "honest.run(honest.HonestRounds.model_validate_json(Path(sys.argv[1]).read_text()), print)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "bench.json")]
+    process = subprocess.Popen(command, env=environment(), start_new_session=True)
+    try:
+        progress = tmp_path / "out" / "seed-0" / "round-1" / "progress.jsonl"
+        wait_until(progress.exists, "the first iteration")
+        (worker,) = children(process.pid)
+        process.terminate()
+        process.wait()
+        wait_until(lambda: not is_at_work(worker), "the worker's end", seconds=20.0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
