@@ -136,7 +136,7 @@ def find_output(model: onnx.ModelProto, entry: OnnxInput, num_classes: int, name
         )
     first = plane.shape[1] == num_classes
     height, width = plane.shape[2:] if first else plane.shape[1:3]
-    total = plane.sum(axis=1 if first else 3)
+    total = plane.sum(axis=1 if first else 3, dtype=np.float32)  # float16's own sums are off by more than we allow
     normalised = plane.min() >= 0 and np.abs(total - 1).max() < _SUM_TOLERANCE
     form = "probabilities" if normalised else "logits"
     return OnnxOutput(chosen, form, first, (int(height), int(width)), answer.shape)

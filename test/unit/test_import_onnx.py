@@ -45,6 +45,8 @@ class Foreign(nn.Module):
         z = 4 * self.conv(x.float())
         if self.form == "probabilities":
             return z.softmax(1)
+        if self.form == "half probabilities":
+            return z.softmax(1).half()
         if self.form == "channels last":
             return z.permute(0, 2, 3, 1)
         if self.form == "class ids":
@@ -116,6 +118,20 @@ def test_every_form_answers_as_computed_by_hand(tmp_path: Path, frame: np.ndarra
             assert (answer.confidence == 255).all()
         else:
             assert np.abs(answer.confidence - confidence).max() < 1.5
+
+
+def test_probabilities_in_half_precision_are_no_logits(tmp_path: Path) -> None:
+    """Rounded to 11 bits each they still sum to 1, but not where the sum is rounded so as well."""
+    height, width = 4 * SIZE[0], 4 * SIZE[1]  # among many pixels there is one whose sum is off by 0.002
+    frame = np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    answers = []
+    for form in ("probabilities", "half probabilities"):
+        found = take_in(export(tmp_path / "m.onnx", Foreign(form), torch.zeros(1, 3, height, width)), tmp_path / form)
+        assert found.output.form == "probabilities"
+        answers.append(answer_of(tmp_path / form, frame))
+    exact, half = answers
+    assert np.mean(half.label == exact.label) > 0.999
+    assert np.abs(half.confidence.astype(int) - exact.confidence).mean() < 0.5
 
 
 def test_open_axes_older_opsets_and_other_pixels(tmp_path: Path, frame: np.ndarray) -> None:
