@@ -7,7 +7,7 @@ counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,8 +33,8 @@ class LabelSpace:
         name: how configurations and manifests refer to it.
         classes: class names; the position is the class id.
         colors: one RGB colour per class.
-        id_map: raw id in files → class id; empty means raw ids are class ids. Ids that are neither
-            mapped nor a class id become :data:`IGNORE`.
+        id_map: raw id in files → class id, or :data:`IGNORE`; empty means raw ids are class ids. Ids that are
+            neither mapped nor a class id become :data:`IGNORE`.
         ignored_ids: raw ids that mean "unlabelled" and are not an error.
         safety: classes that the gate watches with their own margin.
     """
@@ -47,10 +47,32 @@ class LabelSpace:
     safety: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.classes) != len(self.colors):
-            raise ConfigError(
-                f"label space '{self.name}': {len(self.classes)} classes but {len(self.colors)} colours: give one each"
-            )
+        fault = next(self._faults(), "")
+        if fault:
+            raise ConfigError(f"label space '{self.name}': {fault}")
+
+    def _faults(self) -> Iterator[str]:
+        """What labels could not be read with, or would be read wrongly, each with its remedy."""
+        count, names = len(self.classes), list(self.classes)
+        if not 0 < count <= IGNORE:
+            yield f"{count} classes: give 1 to {IGNORE}, as ids are 8-bit and {IGNORE} is unlabelled"
+        if count != len(self.colors):
+            yield f"{count} classes but {len(self.colors)} colours: give one each"
+        for name in names:
+            if names.count(name) > 1:
+                yield f"two classes are called '{name}': give each a name of its own"
+        for color in self.colors:
+            if not all(0 <= value <= 255 for value in color):
+                yield f"colour {list(color)}: give red, green and blue from 0 to 255"
+        for raw in (*self.id_map, *self.ignored_ids):
+            if not 0 <= raw <= 255:
+                yield f"id {raw} cannot be in a file: labels are 8-bit images, give ids from 0 to 255"
+        for raw, index in self.id_map.items():
+            if index != IGNORE and not 0 <= index < count:
+                yield f"id_map takes {raw} to class {index}: classes count from 0, give 0 to {count - 1} or {IGNORE}"
+        for name in self.safety:
+            if name not in names:
+                yield f"safety class '{name}' is none of its classes{nearest(name, names)}"
 
     @property
     def num_classes(self) -> int:
@@ -134,12 +156,17 @@ class LabelSpace:
         """Read what :meth:`to_dict` wrote, or a user's YAML (``classes`` and ``colors`` are required).
 
         Raises:
-            ConfigError: if a key is missing, unknown or malformed.
+            ConfigError: if a key is missing, unknown or malformed, or no label can be read with the values.
         """
         allowed = {"name", "classes", "colors", "ignore", "ignored_ids", "id_map", "safety"}
         for key in values:
             if key not in allowed:
                 raise ConfigError(f"{source}: unknown key '{key}' in a label space{nearest(key, sorted(allowed))}")
+        if values.get("ignore", IGNORE) != IGNORE:
+            raise ConfigError(
+                f"{source}: 'ignore' is {values['ignore']}, but unlabelled is always {IGNORE}: leave it out, and list "
+                "other ids that mean unlabelled as 'ignored_ids'"
+            )
         try:
             return cls(
                 name=str(values.get("name", "custom")),
@@ -149,6 +176,8 @@ class LabelSpace:
                 ignored_ids=frozenset(int(raw) for raw in values.get("ignored_ids") or [IGNORE]),  # type: ignore[attr-defined]
                 safety=tuple(str(name) for name in values.get("safety") or ()),  # type: ignore[attr-defined]
             )
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{source}: a label space needs 'classes' (names) and 'colors' ([r, g, b] each): {error}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ssada_core.data.file_samples import FileSamples
 from ssada_core.data.samples import Samples, Subset, check_sizes
 from ssada_core.errors import DataError
-from ssada_core.labels import LabelSpace
+from ssada_core.labels import IGNORE, LabelSpace
 
 Progress = Callable[[int, int], None]
 MAX_PROBLEMS = 20
@@ -114,7 +114,14 @@ def _check_frame(samples: Samples, index: int, report: DataReport, seen: set[int
         return
     check_sizes(name, image, label)
     report.labelled += 1
-    report.pixels += np.bincount(label.ravel(), minlength=256)[: len(report.pixels)]
+    counts, classes = np.bincount(label.ravel(), minlength=256), len(report.pixels)
+    report.pixels += counts[:classes]
+    outside = [index for index in range(classes, IGNORE) if counts[index]]
+    if outside:
+        raise DataError(
+            f"{name}: its label holds class ids {', '.join(map(str, outside))}, but there are {classes} classes: "
+            f"classes count from 0, and {IGNORE} is unlabelled"
+        )
 
 
 def _origin(samples: Samples, index: int) -> tuple[Samples, int]:

@@ -11,6 +11,7 @@ from cli_fixtures import ssada_here
 
 from ssada_core.data.check import MAX_PROBLEMS, DataReport, check_data
 from ssada_core.data.lists import open_samples
+from ssada_core.data.samples import ArraySamples
 from ssada_core.labels import LABEL_SPACES
 
 
@@ -46,6 +47,16 @@ def test_ids_out_of_range_are_named(tmp_path: Path):
     report = found(tmp_path)
     assert report.problem_count == 1
     assert report.problems[0].startswith("a: its label holds ids 7, 200 that label space 'bev' does not know")
+
+
+def test_class_ids_out_of_range_of_frames_that_are_no_files_are_named():
+    images = [np.zeros((1, 3, 3), np.uint8)] * 2
+    samples = ArraySamples(images, [np.array([[0, 7, 255]], np.uint8), np.array([[0, 6, 255]], np.uint8)])
+    report = check_data(samples, LABEL_SPACES["bev"], needs_labels=False)
+    assert report.problems == [
+        "000000: its label holds class ids 7, but there are 7 classes: classes count from 0, and 255 is unlabelled"
+    ]
+    assert report.pixels.tolist() == [2, 0, 0, 0, 0, 0, 1]
 
 
 def test_ids_that_a_mapped_space_does_not_know_are_named_too(tmp_path: Path):

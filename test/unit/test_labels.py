@@ -118,6 +118,43 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, content: str, words: st
     assert str(path) in str(caught.value)
 
 
+THREE = "classes: [road, car, tree]\ncolors: [[1, 2, 3], [4, 5, 6], [7, 8, 9]]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"{THREE}id_map: {{1: 1, 2: 2, 3: 3}}", "id_map takes 3 to class 3: classes count from 0, give 0 to 2 or 255"),
+        (f"{THREE}id_map: {{1: -1}}", "id_map takes 1 to class -1: classes count from 0"),
+        (f"{THREE}id_map: {{300: 0}}", "id 300 cannot be in a file: labels are 8-bit images, give ids from 0 to 255"),
+        (f"{THREE}ignored_ids: [300]", "id 300 cannot be in a file"),
+        (f"{THREE}ignored_ids: [-1]", "id -1 cannot be in a file"),
+        (f"{THREE}ignore: 0", "'ignore' is 0, but unlabelled is always 255: leave it out"),
+        (f"{THREE}safety: [raod]", r"safety class 'raod' is none of its classes \(did you mean 'road'\?\)"),
+        ("classes: [a, a]\ncolors: [[1, 2, 3], [4, 5, 6]]", "two classes are called 'a': give each a name of its own"),
+        ("classes: [a]\ncolors: [[1, 2, 256]]", r"colour \[1, 2, 256\]: give red, green and blue from 0 to 255"),
+        ("classes: []\ncolors: []", "0 classes: give 1 to 255"),
+        (f"classes: {list(range(256))}\ncolors: {[[1, 2, 3]] * 256}", "256 classes: give 1 to 255"),
+    ],
+)
+def test_values_that_no_label_can_be_read_with_are_refused(tmp_path: Path, content: str, words: str):
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_label_space(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_may_be_mapped_to_unlabelled_and_255_classes_have_room(tmp_path: Path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"{THREE}id_map: {{0: 255, 255: 2, 7: 0}}\nignore: 255")
+    space = load_label_space(str(path))
+    assert space.decode(np.array([[0, 255, 7]], np.uint8), source="x").tolist() == [[IGNORE, 2, 0]]
+    names = tuple(map(str, range(255)))
+    assert LabelSpace("full", names, ((1, 2, 3),) * 255).num_classes == 255
+
+
 def test_unknown_names_and_missing_files():
     assert load_label_space("camvid") is LABEL_SPACES["camvid"]
     with pytest.raises(ConfigError, match=r"unknown label space 'camvdi' \(did you mean 'camvid'\?\)"):

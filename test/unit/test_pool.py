@@ -509,7 +509,7 @@ def test_opening_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
         pool_id = pool.pool_id
     with open_pool(tmp_path) as pool:
         assert pool.pool_id == pool_id
-    other = replace(CAMVID, name="other", classes=CAMVID.classes[:5], colors=CAMVID.colors[:5])
+    other = replace(CAMVID, name="other", classes=CAMVID.classes[:5], colors=CAMVID.colors[:5], safety=())
     with pytest.raises(StoreError, match=r"label space 'camvid' \(11 classes\)"):
         FramePool(tmp_path, FREE, label_space=other)
     with sqlite3.connect(tmp_path / "pool.sqlite") as raw:
