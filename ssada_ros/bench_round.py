@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ssada_core.adaptation.round import RoundSpec, write_round
@@ -53,7 +53,7 @@ class Round:
         return self._worker.progress().iteration
 
     def _pause(self) -> None:
-        os.kill(self._worker.pid, signal.SIGSTOP)
+        _signal(self._worker, signal.SIGSTOP)
 
 
 @contextmanager
@@ -96,8 +96,15 @@ def paused_round(folder: Path, registry: Path, size: tuple[int, int], engine: En
         _wait_for_steps(worker)
         yield Round(worker)
     finally:
-        os.kill(worker.pid, signal.SIGKILL)  # nothing of it is wanted
+        _signal(worker, signal.SIGKILL)  # nothing of it is wanted
         worker.stop()
+
+
+def _signal(worker: WorkerProcess, number: signal.Signals) -> None:
+    """To a worker that still runs; that of one which has ended may be another's process id by now."""
+    if worker.poll() == "running":
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, number)
 
 
 def _fill(pool: FramePool, size: tuple[int, int]) -> None:
