@@ -34,12 +34,13 @@ def test_a_training_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 def test_a_training_that_ends_in_its_turn_says_why(tmp_path: Path) -> None:
     make_registry(tmp_path / "registry")
-    with (
-        pytest.raises(SsadaError, match="training beside the node ended: signal SIGKILL"),
-        paused_round(tmp_path, tmp_path / "registry", SIZE, ENGINE) as training,
-        training.going_on(),
-    ):
-        worker = worker_of(tmp_path)
+    with pytest.raises(SsadaError, match="training beside the node ended: signal SIGKILL"):
+        kill_in_its_turn(tmp_path)
+
+
+def kill_in_its_turn(folder: Path) -> None:
+    with paused_round(folder, folder / "registry", SIZE, ENGINE) as training, training.going_on():
+        worker = worker_of(folder)
         os.kill(worker, signal.SIGKILL)
         os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)  # dead, and not yet asked for its status
 
