@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -137,6 +137,7 @@ def fill(
         layout: what they are called.
     """
     found = {ours: tensor for name, tensor in checkpoint.tensors.items() if (ours := _our_name(name, layout))}
+    layout = _of_its_images(layout, number_of_classes(checkpoint, layout))
     for classifier in layout.without_bias:
         if f"{classifier}.weight" in found:
             found.setdefault(f"{classifier}.bias", torch.zeros(found[f"{classifier}.weight"].shape[0]))
@@ -155,6 +156,21 @@ def _is_state_dict(content: Mapping[object, object]) -> bool:
 def _our_name(theirs: str, layout: Layout) -> str:
     module, _, leaf = theirs.rpartition(".")
     return f"{layout.modules[module]}.{leaf}" if module in layout.modules else ""
+
+
+def _of_its_images(layout: Layout, classes: int | None) -> Layout:
+    """The layout with mean and std of the images that a checkpoint of so many classes was trained on."""
+    if not layout.images:
+        return layout
+    if classes is not None and classes in layout.images:
+        mean, std = layout.images[classes]
+        return replace(layout, mean=mean, std=std)
+    found = f"with {classes} classes" if classes else "without a head"
+    note = (
+        f"{found} its images' mean and deviation are not known, {layout.mean} and {layout.std} were taken: evaluate "
+        "it, and train a few iterations more if it lost"
+    )
+    return replace(layout, notes=(*layout.notes, note))
 
 
 def _take_magnitudes(filled: dict[str, Tensor], fitting: Mapping[str, Tensor]) -> None:

@@ -17,6 +17,12 @@ CITYSCAPES_STD = (0.2112, 0.2148, 0.2115)
 """What they divide by."""
 
 Color = tuple[float, float, float]
+_COINCHEUNGS_IMAGES: Mapping[int, tuple[Color, Color]] = {
+    19: (CITYSCAPES_MEAN, CITYSCAPES_STD),
+    171: ((0.46962251, 0.4464104, 0.40718787), (0.27469736, 0.27012361, 0.28515933)),  # COCO-Stuff
+    150: ((0.49343230, 0.46819794, 0.43106043), (0.25680755, 0.25506608, 0.27422913)),  # ADE20K
+}
+"""CoinCheung's mean and deviation of each data set's images, by its number of classes."""
 _OTHER_CORNERS = (
     "its logits were enlarged with aligned corners, ours are not: borders of regions move by a pixel or two"
 )
@@ -36,6 +42,8 @@ class Layout:
         without_bias: our classifiers that have no bias there, which is a bias of 0.
         mean: the images' mean it was trained with, RGB in [0, 1].
         std: likewise.
+        images: mean and std by the classifier's number of classes, where they differ; with other numbers ``mean`` and
+            ``std`` are a guess, which is noted.
         absolute_scale: batch norms use their scale's magnitude plus 1e-5 (InPlaceABN).
         covers: our modules that it can fill; empty means all.
         notes: what differs even where every tensor matches.
@@ -50,6 +58,7 @@ class Layout:
     without_bias: tuple[str, ...] = ()
     mean: Color = IMAGENET_MEAN
     std: Color = IMAGENET_STD
+    images: Mapping[int, tuple[Color, Color]] = field(default_factory=dict)
     absolute_scale: bool = False
     covers: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -151,6 +160,7 @@ LAYOUTS: tuple[Layout, ...] = (
         classifier="head.2.weight",
         mean=CITYSCAPES_MEAN,
         std=CITYSCAPES_STD,
+        images=_COINCHEUNGS_IMAGES,
     ),
     Layout(
         name="tufl",
@@ -176,6 +186,7 @@ LAYOUTS: tuple[Layout, ...] = (
         classifier="head.1.weight",
         mean=CITYSCAPES_MEAN,
         std=CITYSCAPES_STD,
+        images=_COINCHEUNGS_IMAGES,
     ),
     Layout(
         name="ss_ada",
@@ -195,6 +206,7 @@ LAYOUTS: tuple[Layout, ...] = (
         without_bias=_V1_CLASSIFIERS,
         mean=CITYSCAPES_MEAN,
         std=CITYSCAPES_STD,
+        images=_COINCHEUNGS_IMAGES,
         notes=(_OTHER_CORNERS,),
     ),
     Layout(
