@@ -14,7 +14,7 @@ from ssada_core.data.lists import open_samples
 from ssada_core.data.samples import Array, spread
 from ssada_core.evaluation.evaluate import Evaluation
 from ssada_core.evaluation.metrics import miou
-from ssada_core.evaluation.overlay import before_after
+from ssada_core.evaluation.overlay import before_after, stacked
 from ssada_core.evaluation.report import (
     DriveReport,
     GateShown,
@@ -52,7 +52,7 @@ def write_results(stage: Stage, record: DriveRecord, log: DriveLog) -> dict[str,
         for pair in pairs
         if pair.before is not None
     ]
-    _, png = cv2.imencode(".png", np.concatenate(rows, axis=0))
+    _, png = cv2.imencode(".png", stacked(rows))
     write_atomic(stage.out / "strip.png", png.tobytes())
     write_report(stage.out / "report.html", _report(stage, record, log, judged, decision, summary, pairs))
     return summary

@@ -148,6 +148,13 @@ def before_after(
     return np.concatenate([row, legend(label_space, row.shape[1])], axis=0)
 
 
+def stacked(rows: Sequence[Array]) -> Array:
+    """Pictures one below the other, each padded with black on the right to the widest: uint8 BGR; at least one."""
+    width = max(row.shape[1] for row in rows)
+    padded = [cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT) for row in rows]
+    return np.asarray(np.concatenate(padded, axis=0), np.uint8)
+
+
 def _captioned(image: Array, caption: str, height: int) -> Array:
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     shrinks = height < image.shape[0]

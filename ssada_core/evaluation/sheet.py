@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ssada_core.data.samples import Array, Samples
 from ssada_core.errors import DataError
 from ssada_core.evaluation.evaluate import Evaluation
 from ssada_core.evaluation.metrics import miou
-from ssada_core.evaluation.overlay import legend, overlay, strip
+from ssada_core.evaluation.overlay import legend, overlay, stacked, strip
 from ssada_core.inference.engine import Engine
 from ssada_core.labels import LabelSpace
 
@@ -52,8 +51,8 @@ def worst_sheet(
         name = evaluation.names[position]
         caption = f"{name}: {miou(evaluation.matrices[position]):.1f} mIoU"
         rows.append(_row(engine, samples, place[name], space, caption, height))
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([*(_widened(row, width) for row in rows), legend(space, width)], axis=0)
+    sheet = stacked(rows)
+    return np.concatenate([sheet, legend(space, sheet.shape[1])], axis=0)
 
 
 def _row(engine: Engine, samples: Samples, index: int, space: LabelSpace, caption: str, height: int) -> Array:
@@ -64,7 +63,3 @@ def _row(engine: Engine, samples: Samples, index: int, space: LabelSpace, captio
     truth = overlay(image, target, palette, opacity=0.6, keep_unlabelled=True)
     answer = overlay(image, engine.infer([image])[0].label, palette, opacity=0.6)
     return strip([image, truth, answer], (caption, "ground truth", "prediction"), height=height)
-
-
-def _widened(row: Array, width: int) -> Array:
-    return np.asarray(cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT), np.uint8)
