@@ -79,7 +79,7 @@ class RosDriver:
         self._lock = threading.Lock()
         self._version = request.version
         self._last_mask_s: float | None = None
-        self._start: tuple[float, int] | None = None
+        self._start: tuple[float, float] | None = None
         self._undo = ExitStack()
         with ExitStack() as undo:
             isolate()
@@ -106,7 +106,7 @@ class RosDriver:
         """
         if self._witness is not None:
             self._witness.work()
-        self._wait_for(frame.stamp_ns)
+        self._wait_for(frame.second)
         self._check_alive()
         message = self._message(frame)
         with self._lock:
@@ -153,13 +153,16 @@ class RosDriver:
 
     def _now_s(self) -> float:
         """Seconds of the drive, which goes on at its pace after the last frame."""
-        return 0.0 if self._start is None else (time.monotonic() - self._start[0]) * self._request.speed
-
-    def _wait_for(self, stamp_ns: int) -> None:
         if self._start is None:
-            self._start = (time.monotonic(), stamp_ns)
-        began_s, first_ns = self._start
-        time.sleep(max(0.0, began_s + (stamp_ns - first_ns) / 1e9 / self._request.speed - time.monotonic()))
+            return 0.0
+        began_s, first_s = self._start
+        return first_s + (time.monotonic() - began_s) * self._request.speed
+
+    def _wait_for(self, second: float) -> None:
+        if self._start is None:
+            self._start = (time.monotonic(), second)
+        began_s, first_s = self._start
+        time.sleep(max(0.0, began_s + (second - first_s) / self._request.speed - time.monotonic()))
 
     # -- in --------------------------------------------------------------------------------------
 

@@ -54,7 +54,6 @@ class AdaptingDriver:
         self.until_ns = until_ns
         self._settings = settings
         self._log = log
-        self._first_ns: int | None = None
         self._now_s = 0.0
         self._stopped = False
         self._quiet_s = QUIET_S + settings.adaptation.cycle.cooldown_s
@@ -70,8 +69,7 @@ class AdaptingDriver:
 
     def serve(self, frame: DriveFrame) -> Iterable[Served]:
         """See :class:`~ssada_core.replay.driver.Driver`."""
-        self._first_ns = frame.stamp_ns if self._first_ns is None else self._first_ns
-        self._now_s = max(self._now_s, (frame.stamp_ns - self._first_ns) / 1e9)
+        self._now_s = max(self._now_s, frame.second)
         if not self._stopped and self.until_ns is not None and frame.stamp_ns >= self.until_ns:
             self._stopped = True
             self.recorded.settle(self._now_s, self._quiet_s)

@@ -1,7 +1,8 @@
 """``report.json`` of a replay (schema: ``docs/schemas/report.schema.json``).
 
 Everything but ``timing`` and ``system`` follows from recording, models, settings and seed: two runs of the same command
-write the same bytes there. mIoU, IoU and accuracy are in percent, times in seconds from the drive's first frame.
+write the same bytes there. mIoU, IoU and accuracy are in percent, times in seconds from the recording's first frame,
+whether it was played or not.
 """
 
 from __future__ import annotations

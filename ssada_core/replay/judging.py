@@ -84,13 +84,11 @@ class JudgingDriver:
             if query_id in asked
         ]
         self._first = self._last = self._load(self.first_version)
-        self._first_ns: int | None = None
         self.end_s = 0.0
 
     def serve(self, frame: DriveFrame) -> Iterable[Served]:
         """See :class:`~ssada_core.replay.driver.Driver`."""
-        self._first_ns = frame.stamp_ns if self._first_ns is None else self._first_ns
-        self.end_s = max(self.end_s, (frame.stamp_ns - self._first_ns) / 1e9)
+        self.end_s = max(self.end_s, frame.second)
         version = self._seen.version_at(frame.camera, frame.stamp_ns, self.first_version)
         answer = self._spool.take(frame, version)
         return [] if answer is None else [Served(frame, (self._first.answer(frame.image), answer))]

@@ -179,18 +179,18 @@ def _timeline(report: ReplayReport, done: Pass) -> Timeline:
     adaptation = report.adaptation
     return Timeline(
         curves=curves,
-        spans=_spans(report),
-        marks=_marks(adaptation, report.recording.duration_s) if adaptation is not None else [],
+        spans=_spans(report, done.end_s),
+        marks=_marks(adaptation, done.end_s) if adaptation is not None else [],
     )
 
 
-def _spans(report: ReplayReport) -> list[Span]:
-    adaptation, end = report.adaptation, report.recording.duration_s
+def _spans(report: ReplayReport, end: float) -> list[Span]:
+    adaptation, begin = report.adaptation, end - report.recording.duration_s
     if adaptation is None:
         return []
     spans = [Span(one.started_s, min(one.ended_s, end), "training", "training") for one in adaptation.rounds]
     if adaptation.until_s is not None and adaptation.until_s < end:
-        spans += [Span(0.0, adaptation.until_s, "adapts"), Span(adaptation.until_s, end, "unseen")]
+        spans += [Span(begin, adaptation.until_s, "adapts"), Span(adaptation.until_s, end, "unseen")]
     return [span for span in spans if span.end_s > span.start_s]
 
 

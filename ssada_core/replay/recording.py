@@ -32,6 +32,7 @@ class DriveFrame:
         camera: the camera's name.
         position: number of the frame among its camera's, from 0, those that are not played included.
         stamp_ns: the header's stamp.
+        second: seconds from the recording's first frame on, also where that one is not played; the drive's one clock.
         frame_id: the header's frame id.
         image: uint8 H×W×3 BGR.
         jpeg: the camera's own JPEG bytes, or None.
@@ -41,6 +42,7 @@ class DriveFrame:
     camera: str
     position: int
     stamp_ns: int
+    second: float
     frame_id: str
     image: Array
     jpeg: bytes | None
@@ -139,7 +141,8 @@ class Recording:
             self._bag.damage.note(OUT_OF_ORDER, f"{camera} at {stamp_ns} ns")
         self.stamps_ns[camera].append(stamp_ns)
         label = self._truths[topic].label(Place(stamp_ns, position, (image.shape[0], image.shape[1])))
-        return DriveFrame(camera, position, stamp_ns, frame.frame_id, image, frame.jpeg, label)
+        second = self._second(stamp_ns)
+        return DriveFrame(camera, position, stamp_ns, second, frame.frame_id, image, frame.jpeg, label)
 
     def _stamp(self, camera: str, time_ns: int, message: Any) -> int:  # noqa: ANN401
         stamp_ns = stamp_of(message)
@@ -150,9 +153,11 @@ class Recording:
             self.first_ns = stamp_ns
         return stamp_ns
 
+    def _second(self, stamp_ns: int) -> float:
+        return (stamp_ns - (self.first_ns or 0)) / 1e9
+
     def _is_wanted(self, position: int, stamp_ns: int) -> bool:
-        seconds = (stamp_ns - (self.first_ns or 0)) / 1e9
-        settings = self._settings
+        seconds, settings = self._second(stamp_ns), self._settings
         in_time = seconds >= settings.start_s and (not settings.end_s or seconds < settings.end_s)
         return in_time and position % settings.every == 0
 

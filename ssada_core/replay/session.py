@@ -31,7 +31,8 @@ class Pass:
         read_seconds: of which waiting for frames to be read and decoded, which goes on in a thread meanwhile.
         frames: frames served.
         cameras: frames served, by camera.
-        first_ns: stamp of the drive's first frame.
+        first_ns: stamp of the recording's first frame.
+        end_s: seconds of the last frame that was played.
     """
 
     tally: Tally
@@ -42,6 +43,7 @@ class Pass:
     frames: int = 0
     cameras: dict[str, int] = field(default_factory=dict)
     first_ns: int = 0
+    end_s: float = 0.0
 
 
 def play(
@@ -75,6 +77,7 @@ def play(
             done.read_seconds += time.perf_counter() - before
             if frame is None:
                 break
+            done.end_s = max(done.end_s, frame.second)
             _take(done, driver.serve(frame), recording, table, outputs, unseen_from_ns)
             if on_frame is not None:
                 on_frame(done.frames, recording.expected or 0)

@@ -119,7 +119,7 @@ class Tally:
         self.labelled: dict[int, int] = {}
 
     def stretch_of(self, stamp_ns: int, first_ns: int) -> int:
-        """The stretch that a stamp lies in: a grid of equal stretches from the drive's first frame on."""
+        """The stretch that a stamp lies in: a grid of equal stretches from the recording's first frame on."""
         return (stamp_ns - first_ns) // self._stretch_ns
 
     def add(self, served: Served, first_ns: int) -> list[Row]:

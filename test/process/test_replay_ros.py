@@ -23,6 +23,8 @@ from ssada_ros.drive import RosDriver
 FRAMES = 25
 ADAPTED = 160
 """80 s at 2 Hz: a round of four iterations takes some 15 s on two idle cores, most of it imports."""
+SKIPPED = 40
+"""Frames before those, 20 s, that are not played: times are seconds from the recording's first frame all the same."""
 
 
 def rows(out: Path) -> dict[int, tuple[str, str]]:
@@ -64,13 +66,13 @@ def test_the_real_nodes_adapt_while_the_drive_is_played(tmp_path: Path, ros_doma
     """Long enough that a short round ends, and is swapped to, before the drive does."""
 
     def frames():
-        for index in range(ADAPTED):
-            image, label = DRIVE.frame(index, "night")
+        for index in range(SKIPPED + ADAPTED):
+            image, label = DRIVE.frame(max(0, index - SKIPPED), "night")
             yield BagFrame(10**18 + index * 500_000_000, "front", image, None, label)
 
     write_bag(tmp_path / "bag", frames(), compressed=True)
     references = models(tmp_path / "registry")
-    given = adapting(gate=ANYTHING)
+    given = adapting(gate=ANYTHING, recording={"start_s": SKIPPED / 2})
     options = ReplayOptions(
         bag=tmp_path / "bag", out=tmp_path / "out", models=tuple(references), command="ssada replay bag", adapt=True
     )
@@ -81,6 +83,8 @@ def test_the_real_nodes_adapt_while_the_drive_is_played(tmp_path: Path, ros_doma
     assert report.ros.dropped <= ADAPTED // 10
     assert len(adaptation.queries) == 4
     assert {query.answer for query in adaptation.queries} == {"accepted"}
+    for query in adaptation.queries:
+        assert SKIPPED / 2 <= (query.stamp_ns - report.recording.first_stamp_ns) / 1e9 <= query.asked_s
     assert (adaptation.labels, adaptation.audit_labels) == (4, 2)
     assert adaptation.round_seconds is None
     (played,) = adaptation.rounds
@@ -88,7 +92,7 @@ def test_the_real_nodes_adapt_while_the_drive_is_played(tmp_path: Path, ros_doma
     assert played.verdict == "promote", played.words
     (swap,) = adaptation.swaps
     assert swap.version == adaptation.last_version == "v0002"
-    assert swap.time_s < report.recording.duration_s, "the drive must be longer than the round"
+    assert swap.time_s < SKIPPED / 2 + report.recording.duration_s, "the drive must be longer than the round"
     live = report.series[1]
     assert set(live.versions) == {"v0001", "v0002"}
     assert sum(live.versions.values()) == report.ros.served == ADAPTED - report.ros.dropped

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from adaptation_fixtures import DRIVE
 from markupsafe import escape
-from replay_fixtures import ANYTHING, adapting, models, replay, timeless
+from replay_fixtures import ANYTHING, adapting, models, replay, settings, timeless
 
+from ssada_core.data.bag_recovery import RecoveredBag
 from ssada_core.data.bags import BagFrame, write_bag
+from ssada_core.data.damage import Damage
 from ssada_core.data.encodings import encode_png
 from ssada_core.errors import ConfigError
+from ssada_core.labels import CAMVID
 from ssada_core.replay.adapting import until_stamp
+from ssada_core.replay.driver import RosLog
+from ssada_core.replay.judging import JudgingDriver, Spool
+from ssada_core.replay.recording import Recording
 
 SECOND = 10**9
 FIRST = 5_000 * SECOND
@@ -69,6 +76,38 @@ def test_the_adaptation_is_played_in_recorded_time_and_twice_alike(
     page = Path("out/report.html").read_text()
     for words in ("query 1", "Frames asked about", "training", "audit", played.words[:30], "adapts", "unseen"):
         assert str(escape(words)) in page, words
+
+
+def test_a_drive_that_is_not_played_from_its_beginning_has_one_clock(tmp_path: Path, model: list[str]):
+    given = adapting(adapt_until="0.8", gate=ANYTHING, recording={"start_s": 8.0})
+    report = replay(drive_bag(tmp_path / "bag", 22), tmp_path / "out", model, given, adapt=True)
+    adaptation, recording = report.adaptation, report.recording
+    assert (recording.frames, recording.first_stamp_ns, recording.duration_s) == (14, FIRST, 13.0)
+    newest_s = max(query.stamp_ns - FIRST for query in adaptation.queries) / SECOND
+    assert [query.asked_s for query in adaptation.queries] == [16.0] * 4
+    assert 8.0 <= newest_s <= 16.0
+    (played,) = adaptation.rounds
+    assert played.ended_s == played.started_s + 3.0 < 21.0, "it ends within the drive"
+    assert adaptation.unfinished == ""
+    if played.verdict == "promote":
+        (swap,) = adaptation.swaps
+        assert swap.time_s == played.ended_s
+        assert report.series[1].versions == {"v0001": int(swap.time_s) - 8, "v0002": 22 - int(swap.time_s)}
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in ("adapts", "unseen", "training"):
+        assert words in page, words
+
+
+def test_a_drive_over_ros_that_is_judged_has_the_clock_of_the_recording(tmp_path: Path):
+    models(tmp_path / "registry")
+    given = settings(recording={"start_s": 3.0})
+    bag = RecoveredBag(drive_bag(tmp_path / "bag", 6), Damage())
+    recording = Recording(bag, CAMVID, given.recording, given.truth)
+    driver = JudgingDriver(tmp_path, given, CAMVID, Spool(tmp_path / "masks"), RosLog(), lambda _: None)
+    with closing(driver):
+        for frame in recording.frames():
+            driver.serve(frame)
+    assert driver.end_s == 5.0
 
 
 def test_a_round_under_way_at_the_end_is_finished_and_judged_on_the_unseen_list(tmp_path: Path, model: list[str]):
