@@ -54,6 +54,7 @@ def adapting(**values):
         "acquisition": {"audit_every": 2},
         "label_check": {"max_disagreement": 1.0},  # its weights are random
         "gate": gate,
+        "watch": {"frames": 0},  # it takes a model of random weights back
         "engine": ENGINE,
         "training": training,
         "low_priority": False,  # on a machine that others use, an idle process may wait for minutes
