@@ -143,7 +143,7 @@ def _unfinished(rounds: Sequence[PlayedRound], end_s: float) -> str:
     start, after = late[-1].started_s, late[-1].ended_s - end_s
     return (
         f"The last round was started {start:.1f} s into the drive and ended {after:.1f} s after its last frame: "
-        "its model served none of the frames above."
+        "its model served none of the drive's frames."
     )
 
 
@@ -159,10 +159,16 @@ def _unseen_after(done: Pass, settings: ReplaySettings, space: LabelSpace) -> Un
     )
     return UnseenFigures(
         what=f"{labelled} labelled frames of the drive behind the point at which the adaptation stopped",
+        names=(_name(first, before), _name(last, after)),
         before=results.quality(before, labelled, space),
         after=results.quality(after, labelled, space),
         comparison=None if result is None else results.comparison_figures(result),
     )
+
+
+def _name(series_name: str, series: Series) -> str:
+    """A swap may come amid these frames, or after all of them: so the series is named, and who answered for it."""
+    return f"{series_name} ({', '.join(series.versions)})"
 
 
 def _unseen_list(
@@ -183,6 +189,7 @@ def _unseen_list(
     figures = UnseenFigures(
         what=f"both models as deployed, on {len(evaluations[0].names)} labelled frames that the drive does not show "
         f"({reference}), {FRAMES_PER_STRETCH} neighbours to a stretch",
+        names=names,
         before=results.evaluated(evaluations[0], space),
         after=results.evaluated(evaluations[1], space),
         comparison=None if result is None else results.comparison_figures(result),

@@ -143,9 +143,12 @@ class SwapFigures(Figures):
 
 
 class UnseenFigures(Figures):
-    """First and last model on frames that no part of the adaptation saw."""
+    """Before and after the adaptation, on frames that no part of it saw."""
 
     what: str
+    names: tuple[str, str] = Field(
+        description="Whose before and after are: two versions, or two series with the versions that answered."
+    )
     before: Quality
     after: Quality
     comparison: ComparisonFigures | None

@@ -23,8 +23,9 @@ from ssada_core.evaluation.report import (
     write_report,
 )
 from ssada_core.labels import LabelSpace
-from ssada_core.replay.figures import AdaptationFigures, ComparisonFigures, Quality, ReplayReport
+from ssada_core.replay.figures import AdaptationFigures, ComparisonFigures, Quality, ReplayReport, StretchFigures
 from ssada_core.replay.moments import Moment
+from ssada_core.replay.results import stretch_figures
 from ssada_core.replay.session import Pass
 
 LEFT_BARE = "frame"
@@ -65,16 +66,16 @@ def drive_report(
 ) -> DriveReport:
     """What the page shows; see :func:`write_page`."""
     unseen = report.adaptation.unseen if report.adaptation is not None else None
-    versions = report.adaptation
+    stretches = report.stretches if unseen is None else stretch_figures(done.after, report.stretch_s)
     return DriveReport(
         title=_title(report),
         subtitle=_subtitle(report),
         label_space=space,
         tiles=_tiles(report),
-        before=_shown(versions.first_version, unseen.before, space) if versions and unseen else None,
-        after=_shown(versions.last_version, unseen.after, space) if versions and unseen else None,
-        compared=[] if versions and unseen else _compared(report, space),
-        comparisons=[_comparison(one, report) for one in _comparisons(report)],
+        before=_shown(unseen.names[0], unseen.before, space) if unseen else None,
+        after=_shown(unseen.names[1], unseen.after, space) if unseen else None,
+        compared=[] if unseen else _compared(report, space),
+        comparisons=[_comparison(one, stretches) for one in _comparisons(report)],
         damage=[DamageShown(one.kind, one.count, one.example) for one in report.damage],
         timeline=_timeline(report, done),
         queries=queries,
@@ -137,9 +138,9 @@ def _adaptation_tiles(adaptation: AdaptationFigures) -> list[Tile]:
     return [labels, Tile("swaps", str(len(adaptation.swaps)), swaps)]
 
 
-def _shown(version: str, quality: Quality, space: LabelSpace) -> ModelShown:
+def _shown(name: str, quality: Quality, space: LabelSpace) -> ModelShown:
     values = [math.nan if value is None else value for value in (quality.iou[name] for name in space.classes)]
-    return ModelShown(version, math.nan if quality.miou is None else quality.miou, values, quality.frames)
+    return ModelShown(name, math.nan if quality.miou is None else quality.miou, values, quality.frames)
 
 
 def _compared(report: ReplayReport, space: LabelSpace) -> list[ModelShown]:
@@ -155,14 +156,15 @@ def _comparisons(report: ReplayReport) -> list[ComparisonFigures]:
     return report.comparisons
 
 
-def _comparison(figures: ComparisonFigures, report: ReplayReport) -> ComparisonShown:
-    stretches = []
-    for stretch in report.stretches:
+def _comparison(figures: ComparisonFigures, stretches: Sequence[StretchFigures]) -> ComparisonShown:
+    """Along the ``stretches`` of what was compared: of the whole drive, or of its unseen part alone."""
+    shown = []
+    for stretch in stretches:
         values = stretch.miou.get(figures.first), stretch.miou.get(figures.second)
         if values[0] is not None and values[1] is not None:
-            stretches.append(StretchShown(stretch.start_s, values[0], values[1]))
+            shown.append(StretchShown(stretch.start_s, values[0], values[1]))
     chances = {one.name: one.probability for one in figures.classes if one.probability is not None}
-    return ComparisonShown(figures.first, figures.second, figures.winner, figures.words, chances, stretches)
+    return ComparisonShown(figures.first, figures.second, figures.winner, figures.words, chances, shown)
 
 
 def _timeline(report: ReplayReport, done: Pass) -> Timeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -119,8 +120,33 @@ def test_a_round_under_way_at_the_end_is_finished_and_judged_on_the_unseen_list(
     assert "after its last frame" in adaptation.unfinished
     assert adaptation.unseen.before.frames == adaptation.unseen.after.frames == 6
     assert str(unseen) in adaptation.unseen.what
+    assert adaptation.unseen.names == ("v0001", adaptation.last_version)
     assert report.series[1].versions == {"v0001": 10}
     assert "Unseen frames" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_before_and_after_name_who_answered_and_not_who_was_promoted_too_late(tmp_path: Path, model: list[str]):
+    given = adapting(adapt_until="0.5", gate=ANYTHING).model_copy(update={"round_seconds": 100.0})
+    report = replay(drive_bag(tmp_path / "bag", 22, first=8), tmp_path / "out", model, given, adapt=True)
+    adaptation = report.adaptation
+    (played,) = adaptation.rounds
+    assert (played.verdict, adaptation.last_version) == ("promote", "v0002"), played.words
+    assert report.series[1].versions == {"v0001": 22}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "after: v0002" not in page
+    for words in ("before: without adaptation (v0001)", "after: with adaptation (v0001)", "none of the drive's frames"):
+        assert str(escape(words)) in page, words
+    (strip,) = re.findall('<div class="strip".*?</div>', page)
+    assert strip.count("<i ") == adaptation.unseen.comparison.stretches == 4 < len(report.stretches)
+
+
+def test_a_swap_amid_the_unseen_frames_is_said(tmp_path: Path, model: list[str]):
+    given = adapting(adapt_until="0.5", gate=ANYTHING)
+    report = replay(drive_bag(tmp_path / "bag", 22, first=8), tmp_path / "out", model, given, adapt=True)
+    (swap,) = report.adaptation.swaps
+    assert report.adaptation.until_s < swap.time_s - 1 < 20
+    assert report.adaptation.unseen.names == ("without adaptation (v0001)", "with adaptation (v0001, v0002)")
+    assert "after: with adaptation (v0001, v0002)" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_queries_are_answered_from_a_folder_or_left_open(tmp_path: Path, model: list[str]):
