@@ -48,9 +48,11 @@ class Comparison:
 
     @property
     def winner(self) -> str:
-        """Name of the series that is better with the asked probability; empty if neither is."""
-        chance = self.difference.probability_above(0.0)
-        return self.second if chance >= PROBABILITY else self.first if chance <= 1 - PROBABILITY else ""
+        """Name of the series that is better with the asked probability; empty if neither is, or both are the same."""
+        gain, chance = self.difference.gain, self.difference.probability_above(0.0)
+        if gain > 0 and chance >= PROBABILITY:
+            return self.second
+        return self.first if gain < 0 and chance <= 1 - PROBABILITY else ""
 
     def words(self) -> str:
         """The result in one sentence."""

@@ -137,6 +137,7 @@ def test_before_and_after_name_who_answered_and_not_who_was_promoted_too_late(tm
     for words in ("before: without adaptation (v0001)", "after: with adaptation (v0001)", "none of the drive's frames"):
         assert str(escape(words)) in page, words
     (strip,) = re.findall('<div class="strip".*?</div>', page)
+    assert adaptation.unseen.comparison.winner == "", "nobody beats himself"
     assert strip.count("<i ") == adaptation.unseen.comparison.stretches == 4 < len(report.stretches)
 
 
