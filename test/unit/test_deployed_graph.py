@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssada_core.inference.export import export_onnx
+from ssada_core.inference.convert import export_onnx
 from ssada_core.inference.graph import OUTPUT_NAMES, DeployedGraph, enlarge, mean_log, pixel_statistics
 from ssada_core.networks.blocks import upsample
 from ssada_core.networks.settings import NetworkSettings
