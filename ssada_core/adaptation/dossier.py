@@ -153,7 +153,7 @@ def _entries(pool: PoolReader, chosen: dict[str, list[int]]) -> tuple[list[Label
                     given=[f"{each.status} {each.file}" for each in given],
                 )
             )
-    return entries, [f"{gone} of its labels were purged since"] if gone else []
+    return entries, [f"{gone} of its labels were purged, rejected or held since"] if gone else []
 
 
 def render(dossier: Dossier) -> str:

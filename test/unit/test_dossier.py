@@ -64,7 +64,7 @@ def test_a_dossier_tells_data_labels_figures_decision_and_hashes(registry):
 def test_what_has_gone_is_said(registry, tmp_path):
     with open_pool(tmp_path / "pool") as pool:
         pool.purge([1])
-    assert build_dossier(registry, "v0002").missing == ["1 of its labels were purged since"]
+    assert build_dossier(registry, "v0002").missing == ["1 of its labels were purged, rejected or held since"]
     shutil.rmtree(tmp_path / "rounds of a car")
     (tmp_path / "registry" / "v0002" / "weights.safetensors").write_bytes(b"other")
     dossier = build_dossier(registry, "v0002")
