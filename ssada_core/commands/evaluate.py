@@ -14,7 +14,7 @@ from rich.table import Table
 from ssada_core.commands.common import JsonOption, console, progress_bar, report, say
 from ssada_core.data.encodings import encode_png
 from ssada_core.data.lists import open_samples
-from ssada_core.errors import ConfigError
+from ssada_core.errors import ConfigError, DataError
 from ssada_core.evaluation.evaluate import Evaluation, evaluate
 from ssada_core.evaluation.probabilities import ProtocolEngine
 from ssada_core.evaluation.protocol import PRESETS, ProtocolSettings
@@ -68,6 +68,8 @@ def command(
     with closing(_open_engine(folder, settings, protocol)) as engine:
         with progress_bar("evaluating") as tell:
             evaluation = evaluate(engine, samples, label_space.num_classes, on_progress=tell)
+        if not evaluation.names:
+            raise DataError(f"none of the {evaluation.skipped} frames of '{data}' has a label: name a list with labels")
         _show(evaluation, label_space)
         words = protocol.model_dump(mode="json") if protocol else None
         figures = {"model": model, "data": data, "protocol": words, **evaluation.summary(label_space)}

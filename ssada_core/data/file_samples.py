@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssada_core.data.encodings import decode_compressed, decode_label, displayed_size, sniff
+from ssada_core.data.encodings import decode_compressed, decode_label, displayed_size, picture_size, sniff
 from ssada_core.data.image_files import read_bytes
 from ssada_core.data.samples import Array, check_sizes
 from ssada_core.errors import DataError, EncodingError
@@ -46,9 +46,16 @@ class FileSamples:
             raise DataError(f"{path}: {error}") from error
 
     def jpeg(self, index: int) -> bytes | None:
-        """See :class:`~ssada_core.data.samples.EncodedSamples`."""
-        data = read_bytes(self._files[index].image)
-        return data if sniff(data) == "jpeg" else None
+        """See :class:`~ssada_core.data.samples.EncodedSamples`; half a file is not passed on."""
+        path = self._files[index].image
+        data = read_bytes(path)
+        if sniff(data) != "jpeg":
+            return None
+        try:
+            picture_size(data)
+        except EncodingError as error:
+            raise DataError(f"{path}: {error}") from error
+        return data
 
     def label(self, index: int) -> Array | None:
         """Class ids in the label space, checked against the frame's size.

@@ -51,7 +51,7 @@ class EncodedSamples(Protocol):
         """The frame's own JPEG bytes, or None where it is not stored as JPEG.
 
         Raises:
-            DataError: if they cannot be read.
+            DataError: if they cannot be read, or are cut short.
         """
         ...
 

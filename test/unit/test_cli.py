@@ -165,6 +165,14 @@ def test_evaluate_prints_pure_json_and_writes_the_same(run_dir: Path, tmp_path: 
     assert "IoU %" in done.err
 
 
+def test_what_cannot_be_evaluated_is_named(run_dir: Path, tmp_path: Path) -> None:
+    frame, _ = SimulatedDrive(3, (64, 96)).frame(0)
+    (tmp_path / "f.jpg").write_bytes(encode_jpeg(frame))
+    done = ssada_here("evaluate", "--model", str(run_dir / "run" / "model"), "--data", str(tmp_path))
+    assert done.status == 1
+    assert done.err.endswith(f"error: none of the 1 frames of '{tmp_path}' has a label: name a list with labels\n")
+
+
 def test_export_and_the_registry_commands(registry: Path) -> None:
     assert "v0002 (current)" in ssada("models", "list", registry).err
     done = ssada("export", f"{registry}@v0001", "--target", "onnx-fp32")

@@ -166,6 +166,14 @@ def test_jpeg_bytes_are_the_files_own(drive: Path) -> None:
     assert jpeg_of(ArraySamples([frame(1)]), 0) is None
 
 
+def test_half_a_jpeg_is_not_passed_on(drive: Path) -> None:
+    data = encode_jpeg(frame(77), 60)
+    (drive / "images/f0.png").unlink()
+    (drive / "images/f0.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"f0\.jpg: JPEG of \d+ bytes has no end marker"):
+        jpeg_of(DirectorySamples(drive / "images", None, CAMVID), 0)
+
+
 def test_label_of_a_picture_turned_by_exif(drive: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
