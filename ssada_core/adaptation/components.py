@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,13 +20,12 @@ from numpy.typing import NDArray
 from ssada_core.adaptation.calibration import Gamma
 from ssada_core.errors import ModelError
 from ssada_core.inference.engine import Prediction
-from ssada_core.store.files import write_atomic
+from ssada_core.store.files import DAMAGED_NPZ, write_atomic
 
 Vectors = NDArray[np.float64]
 
 MIN_FRAMES = 16
 """Fewest frames that make a component."""
-_BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)  # the last: flags of a zip that flipped
 _KEPT_VARIANCE = 0.9
 _FOLDS = 4
 
@@ -147,7 +144,7 @@ class Reference:
             with np.load(path, allow_pickle=False) as arrays:
                 names = json.loads(str(arrays["names"]))
                 return cls({name: _read(arrays, number) for number, name in enumerate(names)})
-        except (*_BROKEN, ValueError, KeyError, TypeError) as error:
+        except DAMAGED_NPZ as error:
             raise ModelError(f"{path}: no description of a model's roads ({error}): delete it") from error
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,8 @@ from numpy.typing import NDArray
 from ssada_core.errors import WorkerError
 from ssada_core.evaluation.evaluate import Evaluation
 from ssada_core.evaluation.metrics import Matrix
-from ssada_core.store.files import write_atomic
+from ssada_core.store.files import DAMAGED_NPZ, write_atomic
 
-_BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)  # the last: flags of a zip that flipped
 _MODELS = ("champion", "challenger", "first")
 _ARRAYS = ("audit", "source", "histogram", "latencies_s", "cases")
 
@@ -168,7 +165,7 @@ class Measurements:
                     case_ids=tuple(meta.get("cases", ())),
                     **models,
                 )
-        except (*_BROKEN, ValueError, KeyError, TypeError, AttributeError) as error:
+        except DAMAGED_NPZ as error:
             raise WorkerError(f"{path}: not a readable measurements file ({error}): run the round again") from error
 
 

@@ -9,6 +9,8 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,12 @@ from ssada_core.errors import StoreError
 
 TEMPORARY_SUFFIX = ".tmp"
 """What unfinished files end in; whoever owns a folder may delete what a killed process left of them."""
+
+DAMAGED_NPZ: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError),  # the last: flags of a zip that flipped
+    *(ValueError, KeyError, TypeError, AttributeError),
+)
+"""What reading an ``.npz`` raises that is cut, flipped or another's; to be turned into one line."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REMEDIES = {
